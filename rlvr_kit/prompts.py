@@ -1,0 +1,99 @@
+"""Question + exemplars -> the prompt. Training, evaluation and serving all render the same ``Template``.
+
+With a chat model the prompt is the model's own chat format, each exemplar a user turn and an assistant turn; with a
+model that has no chat template it is plain text: ``Question: ...`` and ``Answer: ...``, blank lines between.
+"""
+
+import random
+import re
+from typing import Any
+
+from datasets import Dataset
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rlvr_kit import UserError
+
+INSTRUCTION = "Solve the problem. Reason briefly, then end with one line: #### and the answer as a number."
+
+
+class Exemplar(BaseModel):
+    """A worked example shown in the prompt: ``answer`` has no ``<<...>>`` annotations and ends ``#### N``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    question: str
+    answer: str
+
+
+class Template(BaseModel):
+    """How a question becomes a prompt. Two templates are equal when they render every question alike.
+
+    >>> Template(instruction="Solve.").messages("What is 2+2?")
+    [{'role': 'system', 'content': 'Solve.'}, {'role': 'user', 'content': 'What is 2+2?'}]
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    instruction: str = INSTRUCTION
+    exemplars: tuple[Exemplar, ...] = ()
+
+    @property
+    def stop(self) -> list[str]:
+        """Strings at which a completion ends: without them a plain-text model goes on to invent the next question."""
+        return ["\nQuestion:"]
+
+    def messages(self, question: str) -> list[dict[str, str]]:
+        """The prompt as chat messages: the instruction (system), the exemplars, the question (user)."""
+        turns = [{"role": "system", "content": self.instruction}] if self.instruction else []
+        for exemplar in self.exemplars:
+            turns.append({"role": "user", "content": exemplar.question})
+            turns.append({"role": "assistant", "content": exemplar.answer})
+        return [*turns, {"role": "user", "content": question}]
+
+    def render(self, tokenizer: Any, question: str) -> str:
+        """The prompt as the text the model continues: its chat template, or plain text where it has none."""
+        if getattr(tokenizer, "chat_template", None):
+            text = tokenizer.apply_chat_template(
+                self.messages(question), tokenize=False, add_generation_prompt=True
+            )
+            return str(text)
+        parts = [self.instruction] if self.instruction else []
+        parts += [f"Question: {exemplar.question}\nAnswer: {exemplar.answer}" for exemplar in self.exemplars]
+        return "\n\n".join([*parts, f"Question: {question}\nAnswer:"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and strings, for YAML and JSON; ``Template.from_dict`` reads them back."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Template":
+        """The inverse of ``to_dict``. Raises UserError naming the first key that is unknown, missing or of a wrong type."""
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "it"
+            raise UserError(f"this prompt template cannot be read: {where}: {first['msg']}") from None
+
+    def difference(self, other: "Template") -> str | None:
+        """None when equal, else one line with both sides: scores under two templates are not comparable."""
+        if self.instruction != other.instruction:
+            return (
+                f"the instruction is {self.instruction!r} on one side and {other.instruction!r} on the other"
+            )
+        if len(self.exemplars) != len(other.exemplars):
+            return f"one side has {len(self.exemplars)} exemplars, the other {len(other.exemplars)}"
+        for number, (mine, theirs) in enumerate(zip(self.exemplars, other.exemplars, strict=True), start=1):
+            if mine != theirs:
+                return (
+                    f"exemplar {number} is {mine.question!r} on one side and {theirs.question!r} on the other"
+                )
+        return None
+
+
+def choose_exemplars(train: Dataset, shots: int, seed: int = 0) -> tuple[Exemplar, ...]:
+    """``shots`` worked examples drawn from training rows; the caller leaves out rows that it trains or evaluates on."""
+    if not 0 <= shots <= len(train):
+        raise UserError(f"asked for {shots} exemplars, but there are {len(train)} rows to choose from")
+    rows = [train[index] for index in random.Random(seed).sample(range(len(train)), shots)]
+    return tuple(
+        Exemplar(question=row["question"], answer=re.sub(r"<<.*?>>", "", row["answer"])) for row in rows
+    )
