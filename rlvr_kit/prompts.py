@@ -1,7 +1,7 @@
 """Question + exemplars -> the prompt. Training, evaluation and serving all render the same ``Template``.
 
-With a chat model the prompt is the model's own chat format, each exemplar a user turn and an assistant turn; with a
-model that has no chat template it is plain text: ``Question: ...`` and ``Answer: ...``, blank lines between.
+A chat model gets its own chat format, each exemplar a user turn and an assistant turn. A model without a chat
+template gets plain text: ``Question: ...`` and ``Answer: ...``, with blank lines between.
 """
 
 import random
@@ -37,7 +37,7 @@ class Template(BaseModel):
 
     @property
     def stop(self) -> list[str]:
-        """Strings at which a completion ends: without them a plain-text model goes on to invent the next question."""
+        """Where a completion ends: without it a plain-text model goes on and invents the next question."""
         return ["\nQuestion:"]
 
     def messages(self, question: str) -> list[dict[str, str]]:
@@ -51,10 +51,8 @@ class Template(BaseModel):
     def render(self, tokenizer: Any, question: str) -> str:
         """The prompt as the text the model continues: its chat template, or plain text where it has none."""
         if getattr(tokenizer, "chat_template", None):
-            text = tokenizer.apply_chat_template(
-                self.messages(question), tokenize=False, add_generation_prompt=True
-            )
-            return str(text)
+            messages = self.messages(question)
+            return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
         parts = [self.instruction] if self.instruction else []
         parts += [f"Question: {exemplar.question}\nAnswer: {exemplar.answer}" for exemplar in self.exemplars]
         return "\n\n".join([*parts, f"Question: {question}\nAnswer:"])
@@ -65,7 +63,7 @@ class Template(BaseModel):
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Template":
-        """The inverse of ``to_dict``. Raises UserError naming the first key that is unknown, missing or of a wrong type."""
+        """The inverse of ``to_dict``. Raises UserError that names the first unknown or unusable key."""
         try:
             return cls.model_validate(data)
         except ValidationError as error:
@@ -75,25 +73,21 @@ class Template(BaseModel):
 
     def difference(self, other: "Template") -> str | None:
         """None when equal, else one line with both sides: scores under two templates are not comparable."""
-        if self.instruction != other.instruction:
-            return (
-                f"the instruction is {self.instruction!r} on one side and {other.instruction!r} on the other"
-            )
-        if len(self.exemplars) != len(other.exemplars):
-            return f"one side has {len(self.exemplars)} exemplars, the other {len(other.exemplars)}"
-        for number, (mine, theirs) in enumerate(zip(self.exemplars, other.exemplars, strict=True), start=1):
-            if mine != theirs:
-                return (
-                    f"exemplar {number} is {mine.question!r} on one side and {theirs.question!r} on the other"
-                )
-        return None
+        sides: list[tuple[str, object, object]] = [("the instruction", self.instruction, other.instruction)]
+        sides.append(("the number of exemplars", len(self.exemplars), len(other.exemplars)))
+        for number, (mine, theirs) in enumerate(zip(self.exemplars, other.exemplars, strict=False), start=1):
+            sides.append((f"the question of exemplar {number}", mine.question, theirs.question))
+            sides.append((f"the answer of exemplar {number}", mine.answer, theirs.answer))
+        differing = (f"{what} is {one!r} here and {two!r} there" for what, one, two in sides if one != two)
+        return next(differing, None)
 
 
 def choose_exemplars(train: Dataset, shots: int, seed: int = 0) -> tuple[Exemplar, ...]:
-    """``shots`` worked examples drawn from training rows; the caller leaves out rows that it trains or evaluates on."""
+    """``shots`` worked examples from ``train``. The caller keeps them out of what is trained and evaluated on.
+
+    Raises UserError when there are fewer than ``shots`` rows.
+    """
     if not 0 <= shots <= len(train):
         raise UserError(f"asked for {shots} exemplars, but there are {len(train)} rows to choose from")
-    rows = [train[index] for index in random.Random(seed).sample(range(len(train)), shots)]
-    return tuple(
-        Exemplar(question=row["question"], answer=re.sub(r"<<.*?>>", "", row["answer"])) for row in rows
-    )
+    rows = train.select(random.Random(seed).sample(range(len(train)), shots)) if shots else []
+    return tuple(Exemplar(question=r["question"], answer=re.sub(r"<<.*?>>", "", r["answer"])) for r in rows)
