@@ -85,10 +85,15 @@ class Run:
             [pd.read_parquet(file) for file in sorted(folder.glob("*.parquet"))], ignore_index=True
         )
 
-    def save_evaluation(self, label: str, rows: pd.DataFrame, summary: dict[str, Any]) -> None:
-        """Write evals/<label>.parquet (a row per problem and sample) and evals/<label>.json (the summary)."""
+    def save_rows(self, label: str, rows: pd.DataFrame) -> None:
+        """Write the rows alone while an evaluation goes on; there is no summary until it is complete."""
+        (self.path / "evals" / f"{label}.json").unlink(missing_ok=True)
         with atomic(self.path / "evals" / f"{label}.parquet") as draft:
             rows.to_parquet(draft, index=False)
+
+    def save_evaluation(self, label: str, rows: pd.DataFrame, summary: dict[str, Any]) -> None:
+        """Write evals/<label>.parquet (a row per problem and sample) and evals/<label>.json (the summary)."""
+        self.save_rows(label, rows)
         self._write_json(f"evals/{label}.json", summary)
 
     def evaluation(self, label: str) -> tuple[pd.DataFrame, dict[str, Any]]:
