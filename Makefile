@@ -1,61 +1,67 @@
 # Everything from nothing: `make run` and `make test` make the environment first, and only once.
 SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help setup run test check bench lab kernel lambda clean
+
 RECIPE ?= cpu
 OUT ?= runs/$(shell date +%Y%m%d-%H%M%S)
 SEED ?= 0
-VENV := .venv
-PY := $(VENV)/bin/python
-STAMP := $(VENV)/.installed
+PY := .venv/bin/python
+LOG := .venv/install.log
 
-# The tested torch, from pyproject.toml. Without an NVIDIA GPU on Linux: PyTorch's CPU build, for the usual one brings
-# gigabytes of CUDA. (macOS has one build only.)
-TORCH ?= $(shell sed -n 's/^tested = \["\(torch==[^"]*\)"\]/\1/p' pyproject.toml)$(CPU)
+# The tested torch, read from pyproject.toml. On Linux without an NVIDIA GPU it is PyTorch's CPU build, because the
+# usual one brings gigabytes of CUDA; macOS has one build only.
 CPU := $(shell [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null && echo +cpu)
+TORCH ?= $(shell sed -n 's/^tested = \["\(.*\)"\]/\1/p' pyproject.toml)$(CPU)
 CPU_INDEX := $(if $(CPU),--extra-index-url https://download.pytorch.org/whl/cpu --timeout 15 --retries 1)
 
 help:  ## list these commands
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-15s %s\n", $$1, $$2}'
 
-setup: $(STAMP)  ## make .venv and install everything into it (once)
+setup: .venv/installed  ## make .venv and install everything into it, once
 
-$(STAMP): pyproject.toml
-	@for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
-	  $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break || python=; done; \
-	if [ -z "$$python" ]; then echo "Python 3.11 or newer is needed, and none was found: install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; fi; \
-	$$python -m venv $(VENV) || { echo "$$python cannot make a virtual environment. On Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
-	@$(PY) -m pip install --quiet --upgrade 'pip>=25'
-	@echo "Installing $(TORCH) and the rest: a few minutes, once."
-	@$(PY) -m pip install --quiet --no-deps $(CPU_INDEX) '$(TORCH)' || { \
-	  echo "The CPU build of torch could not be fetched. The usual build, on Linux some gigabytes of CUDA: make setup TORCH=$(TORCH:+cpu=)" >&2; exit 1; }
-	@$(PY) -m pip install --quiet --no-compile -e '.[all]'
+.venv/installed: pyproject.toml
+	@for python in $(PYTHON) python3 python3.13 python3.12 python3.11 none; do \
+	  $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; done; \
+	[ $$python != none ] || { echo "Python 3.11 or newer is needed and none was found." \
+	  "Install one, or say where it is: make setup PYTHON=/path/to/python3.12" >&2; exit 1; }; \
+	$$python -m venv .venv || { echo "$$python could not make a virtual environment." \
+	  "On Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@echo "Installing $(TORCH) and the rest into .venv: a few minutes, this once."
+	@$(PY) -m pip install --quiet --upgrade 'pip>=25' >$(LOG) 2>&1 || { cat $(LOG) >&2; exit 1; }
+	@$(PY) -m pip install --no-deps $(CPU_INDEX) '$(TORCH)' >$(LOG) 2>&1 || { tail -5 $(LOG) >&2; \
+	  echo "$(TORCH) could not be fetched. To take the usual build instead (on Linux some gigabytes of CUDA):" \
+	  "make setup TORCH=$(TORCH:+cpu=)" >&2; exit 1; }
+	@$(PY) -m pip install --no-compile -e '.[all]' 2>&1 | tee -a $(LOG) | awk \
+	  '/^Collecting/ {printf "\r%d packages", ++n} /^Installing/ {printf ", unpacking them"} {fflush()} END {print ""}' \
+	  || { tail -20 $(LOG) >&2; exit 1; }
 	@touch $@
 
-run: $(STAMP)  ## the whole tutorial with a real model on this machine, and a report (RECIPE=cpu OUT=runs/... SEED=0)
+run: setup  ## the whole tutorial with a real model on this machine, and a report [RECIPE=cpu OUT=runs/... SEED=0]
 	$(PY) -m rlvr_kit notebooks --recipe $(RECIPE) --out $(OUT) --seed $(SEED)
 
-test: $(STAMP)  ## every test, and every notebook executed on a tiny model (under 10 minutes on two cores)
-	$(PY) -m pytest -n 2
+test: setup  ## every test, and every notebook executed with a tiny model: under 10 minutes on two cores
+	$(PY) -m pytest -n 2 --dist worksteal
 
-check: $(STAMP)  ## the quick loop: lint, format, types, and that notebooks are clean and small
+check: setup  ## the quick loop: lint, format, types, and that the notebooks are clean and small
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(PY) -m pytest -q tests/test_notebooks.py -k static
 
-bench: $(STAMP)  ## time training and evaluation against their plain counterparts
+bench: setup  ## how fast training and evaluation are here, next to their plain counterparts
 	$(PY) -m rlvr_kit bench
 
-lab: $(STAMP)  ## open JupyterLab on the notebooks
+lab: setup  ## open JupyterLab on the notebooks
 	$(PY) -m jupyterlab notebooks
 
-kernel: $(STAMP)  ## register this environment as the Jupyter kernel "rlvr_kit" (for SageMaker Studio)
+kernel: setup  ## register .venv as the Jupyter kernel "Python (rlvr_kit)", for SageMaker Studio
 	$(PY) -m ipykernel install --user --name rlvr_kit --display-name "Python (rlvr_kit)"
 
-lambda: $(STAMP)  ## build the AWS Lambda reward as a zip file
+lambda: setup  ## build the zip of the AWS Lambda reward
 	$(PY) -m rlvr_kit.lambda_reward
 
-clean:  ## remove what runs and tools left (runs/ and caches; .venv stays)
+clean:  ## remove runs/ and what the tools left (not .venv)
 	rm -rf runs build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
-	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
