@@ -56,6 +56,8 @@ def evaluate(
     """
     from rlvr_kit.generation import generate  # here, because it loads torch
 
+    if not len(problems):
+        raise UserError("there is no problem to evaluate on")
     refuse_leaks(problems, [exemplar.question for exemplar in template.exemplars])
     refuse_other_template(model.name_or_path, template, any_shots)
     settings = {
@@ -119,7 +121,9 @@ def summarize(rows: pd.DataFrame) -> dict[str, Any]:
         solved = rows.groupby("problem").correct.sum()
         sizes = [2**i for i in range(samples.bit_length())]
         passed = {str(k): sum(pass_at_k(samples, int(c), k) for c in solved) / n for k in sizes}
-        votes = rows[rows.format_ok].groupby(["problem", "extracted"]).correct.agg(["size", "max"])
+        votes = (
+            rows[rows.format_ok].groupby(["problem", "extracted"], sort=False).correct.agg(["size", "max"])
+        )
         winners = votes.sort_values("size", ascending=False, kind="stable").groupby("problem")["max"].first()
         shares["majority"] = float(winners.sum()) / n
     summary: dict[str, Any] = {"n": n, "samples": samples} | shares

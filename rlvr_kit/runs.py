@@ -53,9 +53,10 @@ class Run:
 
     def recipe(self) -> "Recipe":
         """The recipe as it was resolved when the run began."""
+        file = self._existing("recipe.yaml", "the recipe of the run")
         from rlvr_kit.recipe import load_recipe
 
-        return load_recipe(self._existing("recipe.yaml", "the recipe of the run"))
+        return load_recipe(file)
 
     def append_log(self, line: dict[str, Any]) -> None:
         """Add one line to log.jsonl; numbers that are not finite become null, as in JSON."""

@@ -1,0 +1,204 @@
+import json
+
+import pandas as pd
+import pytest
+from datasets import Dataset
+
+import rlvr_kit.generation
+from rlvr_kit import UserError
+from rlvr_kit.evaluation import compare, evaluate, refuse_leaks, summarize
+from rlvr_kit.generation import Completion
+from rlvr_kit.models import load_policy, load_tokenizer
+from rlvr_kit.prompts import INSTRUCTION, Exemplar, Template
+from rlvr_kit.rewards import CorrectnessReward, FormatReward
+from rlvr_kit.runs import Run
+from rlvr_kit.word_problems import make_word_problems
+
+PROBLEMS = Dataset.from_list(
+    [{"question": f"What is {i} + 1?", "gold": str(i + 1), "kind": "seen"} for i in range(6)]
+)
+RIGHT, LENIENT, WRONG, SILENT = (
+    "One more.\n#### {}",
+    "The answer is {}.",
+    "One more.\n#### 99",
+    "I cannot say.",
+)
+SCRIPT = [RIGHT, RIGHT, LENIENT, WRONG, SILENT, RIGHT]
+
+
+@pytest.fixture
+def model():
+    return load_policy("tiny-random")
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    """A stand-in for generation: problem i is answered by SCRIPT[i]; returns what it was asked."""
+    asked = []
+
+    def generate(model, tokenizer, prompts, *, samples, on_batch, **options):
+        for where, prompt in enumerate(prompts):
+            i = int(prompt.rsplit("What is ", 1)[1].split()[0])
+            asked.append(i)
+            texts = [SCRIPT[(i + j) % 6].format(i + 1) for j in range(samples)]
+            on_batch({where: [Completion(text, list(range(i + 1)), truncated=i == 3) for text in texts]})
+
+    monkeypatch.setattr(rlvr_kit.generation, "generate", generate)
+    return asked
+
+
+def run(model, problems=PROBLEMS, template=Template(), **options):  # noqa: B008
+    return evaluate(model, load_tokenizer("tiny-random"), problems, template, **({"label": "base"} | options))
+
+
+def test_the_summary_counts_what_the_rows_say(model, scripted):
+    result = run(model, about={"data": "plus one"})
+    assert result.rows.problem.tolist() == [0, 1, 2, 3, 4, 5]
+    assert result.rows.tokens.tolist() == [1, 2, 3, 4, 5, 6]
+    expected = {
+        "n": 6,
+        "strict": 3 / 6,
+        "lenient": 4 / 6,
+        "format": 4 / 6,
+        "truncated": 1 / 6,
+        "data": "plus one",
+    }
+    assert expected.items() <= result.summary.items()
+    assert result.summary["strict_ci"] == pytest.approx([0.1876, 0.8124], abs=1e-4)
+    assert "pass_at_k" not in result.summary
+
+
+def test_the_reward_and_the_evaluation_agree(model, scripted):
+    rows = run(model).rows
+    completions, gold = rows.completion.tolist(), rows.gold.tolist()
+    assert CorrectnessReward(1.0)(completions=completions, gold=gold) == rows.correct.astype(float).tolist()
+    assert FormatReward(0.5)(completions=completions) == (0.5 * rows.format_ok).tolist()
+
+
+def test_several_samples_give_pass_at_k_and_a_majority(model, scripted):
+    summary = run(model, samples=4, temperature=1.0).summary
+    assert summary["samples"] == 4
+    assert summary["pass_at_k"]["1"] == pytest.approx(summary["strict"])
+    assert summary["pass_at_k"]["4"] == 1.0  # every four neighbours in the script hold a right one
+    assert (
+        summary["majority"] == 5 / 6
+    )  # problem 2 has a wrong and a right well-formed answer: the first counts
+    assert summary["strict_ci"] == pytest.approx(
+        [0.1876, 0.8124], abs=1e-4
+    )  # six problems, not 24 completions
+
+
+def test_rows_judged_before_are_not_generated_again(model, scripted, tmp_path):
+    first = run(model, PROBLEMS.select(range(4)), out=Run(tmp_path))
+    second = run(model, out=Run(tmp_path))
+    assert scripted == [0, 1, 2, 3, 4, 5]
+    pd.testing.assert_frame_equal(second.rows[:4], first.rows)
+    again = run(model, out=Run(tmp_path))
+    assert len(scripted) == 6
+    pd.testing.assert_frame_equal(again.rows, second.rows)
+    pd.testing.assert_frame_equal(Run(tmp_path).evaluation("base")[0], second.rows)
+
+
+@pytest.mark.parametrize("change", ["weights", "instruction", "length", "question"])
+def test_rows_of_another_model_prompt_setting_or_problem_are_not_reused(model, scripted, tmp_path, change):
+    run(model, out=Run(tmp_path))
+    options, problems = {"out": Run(tmp_path)}, PROBLEMS
+    if change == "weights":
+        model.model.layers[1].mlp.up_proj.weight.data += 1e-3
+    elif change == "instruction":
+        options["template"] = Template(instruction="Solve.")
+    elif change == "length":
+        options["max_new_tokens"] = 7
+    else:
+        problems = PROBLEMS.select(range(1, 6))
+    run(model, problems, **options)
+    assert len(scripted) == 6 + len(problems)
+
+
+def test_an_interrupted_evaluation_goes_on_where_it_stopped(model, scripted, tmp_path, monkeypatch):
+    whole = rlvr_kit.generation.generate
+
+    def interrupted(model, tokenizer, prompts, **options):
+        whole(model, tokenizer, prompts[:2], **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rlvr_kit.generation, "generate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(model, out=Run(tmp_path))
+    with pytest.raises(UserError, match="no evaluation 'base'"):
+        Run(tmp_path).evaluation("base")
+    monkeypatch.setattr(rlvr_kit.generation, "generate", whole)
+    assert run(model, out=Run(tmp_path)).summary["n"] == 6
+    assert scripted == [0, 1, 2, 3, 4, 5]
+
+
+def test_evaluating_twice_gives_the_same_table(model):
+    problems = make_word_problems("test", 8)
+    tables = [run(model, problems, max_new_tokens=8).rows for _ in range(2)]
+    pd.testing.assert_frame_equal(*tables)
+    assert tables[0].truncated.any()
+    assert set(tables[0].kind) <= {"seen", "new template", "new range"}
+
+
+def test_no_problem_is_an_error(model):
+    with pytest.raises(UserError, match="no problem"):
+        run(model, PROBLEMS.select([]))
+
+
+def test_a_planted_leak_is_refused(model):
+    leak = Exemplar(question="what is 3 +  1 ?", answer="One more.\n#### 4")
+    with pytest.raises(UserError, match="problem 3 is also"):
+        run(model, template=Template(exemplars=(leak,)))
+    train = make_word_problems("train", 50)["question"]
+    refuse_leaks(make_word_problems("test", 50), train)
+    with pytest.raises(UserError, match="problem 0 is also"):
+        refuse_leaks(PROBLEMS, [*train, PROBLEMS[0]["question"]])
+
+
+def test_a_trained_model_is_evaluated_with_its_own_template(model, scripted, tmp_path):
+    (tmp_path / "prompt.json").write_text(json.dumps(Template().to_dict()))
+    model.name_or_path = str(tmp_path)
+    assert run(model).summary["n"] == 6
+    with pytest.raises(UserError, match="another prompt") as mismatch:
+        run(model, template=Template(instruction="Answer in verse."), any_shots=True)
+    assert INSTRUCTION in str(mismatch.value)
+    assert "Answer in verse." in str(mismatch.value)
+    shots = Template(exemplars=(Exemplar(question="What is 50 + 1?", answer="One more.\n#### 51"),))
+    with pytest.raises(UserError, match="exemplars"):
+        run(model, template=shots)
+    assert run(model, template=shots, any_shots=True).summary["shots"] == 1
+
+
+def rows(solved):
+    table = {"problem": range(len(solved)), "question": [f"q{i}" for i in range(len(solved))]}
+    return pd.DataFrame(table | {"gold": "1", "correct": solved, "lenient_correct": solved})
+
+
+@pytest.mark.parametrize(
+    ("base", "tuned", "words"),
+    [
+        ([0] * 20 + [1] * 20, [0] * 20 + [1] * 20, "No evidence"),
+        ([0] * 40, [0] * 35 + [1] * 5, "No evidence"),  # exact p = 0.0625
+        ([0] * 40, [0] * 34 + [1] * 6, "A significant gain"),  # exact p = 0.03125
+        ([1] * 40, [1] * 30 + [0] * 10, "A significant loss"),
+    ],
+)
+def test_the_conclusion_follows_from_the_numbers(base, tuned, words):
+    result = compare(rows(base), rows(tuned))
+    assert result.sentence.startswith(words)
+    assert result.both + result.only_base + result.only_tuned + result.neither == result.n == 40
+    assert result.difference == pytest.approx((sum(tuned) - sum(base)) / 40)
+    assert result.ci[0] <= result.difference <= result.ci[1]
+    assert compare(rows(tuned), rows(base)).only_base == result.only_tuned
+
+
+def test_a_conclusion_needs_the_same_problems():
+    with pytest.raises(UserError, match="same problems"):
+        compare(rows([0, 1, 1]), rows([0, 1]))
+    with pytest.raises(UserError, match="same problems"):
+        compare(rows([0, 1]), rows([0, 1]).assign(question="another"))
+
+
+def test_a_summary_is_of_rows_alone():
+    table = rows([0, 1, 1, 0]).assign(sample=0, format_ok=True, truncated=False)
+    assert summarize(table)["strict"] == 0.5
