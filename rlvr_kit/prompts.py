@@ -43,9 +43,11 @@ class Template(BaseModel):
     def messages(self, question: str) -> list[dict[str, str]]:
         """The prompt as chat messages: the instruction (system), the exemplars, the question (user)."""
         turns = [{"role": "system", "content": self.instruction}] if self.instruction else []
-        for exemplar in self.exemplars:
-            turns.append({"role": "user", "content": exemplar.question})
-            turns.append({"role": "assistant", "content": exemplar.answer})
+        for shot in self.exemplars:
+            turns += [
+                {"role": "user", "content": shot.question},
+                {"role": "assistant", "content": shot.answer},
+            ]
         return [*turns, {"role": "user", "content": question}]
 
     def render(self, tokenizer: Any, question: str) -> str:
@@ -54,7 +56,7 @@ class Template(BaseModel):
             messages = self.messages(question)
             return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
         parts = [self.instruction] if self.instruction else []
-        parts += [f"Question: {exemplar.question}\nAnswer: {exemplar.answer}" for exemplar in self.exemplars]
+        parts += [f"Question: {shot.question}\nAnswer: {shot.answer}" for shot in self.exemplars]
         return "\n\n".join([*parts, f"Question: {question}\nAnswer:"])
 
     def to_dict(self) -> dict[str, Any]:
@@ -73,21 +75,20 @@ class Template(BaseModel):
 
     def difference(self, other: "Template") -> str | None:
         """None when equal, else one line with both sides: scores under two templates are not comparable."""
-        sides: list[tuple[str, object, object]] = [("the instruction", self.instruction, other.instruction)]
-        sides.append(("the number of exemplars", len(self.exemplars), len(other.exemplars)))
-        for number, (mine, theirs) in enumerate(zip(self.exemplars, other.exemplars, strict=False), start=1):
-            sides.append((f"the question of exemplar {number}", mine.question, theirs.question))
-            sides.append((f"the answer of exemplar {number}", mine.answer, theirs.answer))
-        differing = (f"{what} is {one!r} here and {two!r} there" for what, one, two in sides if one != two)
-        return next(differing, None)
+        if len(self.exemplars) != len(other.exemplars):
+            return f"{len(self.exemplars)} exemplars here and {len(other.exemplars)} there"
+        for mine, theirs in zip(self.messages(""), other.messages(""), strict=False):
+            if mine != theirs:
+                return f"the {mine['role']} message {mine['content']!r} here is {theirs['content']!r} there"
+        return None
 
 
 def choose_exemplars(train: Dataset, shots: int, seed: int = 0) -> tuple[Exemplar, ...]:
-    """``shots`` worked examples from ``train``. The caller keeps them out of what is trained and evaluated on.
+    """``shots`` worked examples from ``train``; the caller keeps them out of training and evaluation.
 
     Raises UserError when there are fewer than ``shots`` rows.
     """
     if not 0 <= shots <= len(train):
         raise UserError(f"asked for {shots} exemplars, but there are {len(train)} rows to choose from")
-    rows = train.select(random.Random(seed).sample(range(len(train)), shots)) if shots else []
+    rows = [train[i] for i in random.Random(seed).sample(range(len(train)), shots)]
     return tuple(Exemplar(question=r["question"], answer=re.sub(r"<<.*?>>", "", r["answer"])) for r in rows)

@@ -159,7 +159,7 @@ def make_word_problems(split: Literal["train", "test"], n: int, seed: int = 0, m
     """``n`` different word problems of one to ``max_steps`` (at most 3) steps.
 
     Row i depends on ``split``, ``seed`` and ``max_steps``, not on ``n``. Columns: question, answer, gold, steps
-    and kind: "seen" in all of training; in the test split about 70 % "seen", 15 % "new template" and 15 % "new
+    and kind. All of training is "seen"; the test split is about 70 % "seen", 15 % "new template" and 15 % "new
     range" (counts of 21 to 60, factors of 11 to 15; training stops at 20 and 9).
     Raises UserError for arguments out of range, and where there are not ``n`` different problems.
 
