@@ -1,8 +1,7 @@
 """GSM8K, 8,792 school problems with worked solutions (Cobbe et al. 2021), from a folder or the Hub.
 
     question  Weng earns $12 an hour for babysitting. Yesterday, she just did 50 minutes of babysitting. ...
-    answer    Weng earns 12/60 = $<<12/60=0.2>>0.2 per minute.
-              Working 50 minutes, she earned 0.2 x 50 = $<<0.2*50=10>>10.
+    answer    ... Working 50 minutes, she earned 0.2 x 50 = $<<0.2*50=10>>10.
               #### 10
     gold      10    (added here)
 
@@ -33,12 +32,13 @@ VARIABLES = ("RLVR_KIT_GSM8K", "SM_CHANNEL_GSM8K", "SM_CHANNEL_TRAIN")
 def load_gsm8k(split: Split, source: str | Path = "auto") -> Dataset:
     """One split of GSM8K with the columns question, answer, gold. ``source``: "auto", "hub" or a folder.
 
-    Raises UserError where the data cannot be had, a gold cannot be read, or the splits do not have 7,473 and
-    1,319 rows or share a question.
+    Raises UserError where the data cannot be had, or fails a check: row counts, golds, no shared question.
 
     >>> load_gsm8k("test")[1]["gold"]  # doctest: +SKIP
     '3'
     """
+    if split not in ROWS:
+        raise UserError(f"GSM8K has the splits 'train' and 'test', not {split!r}")
     folder = gsm8k_folder() if source == "auto" else None if source == "hub" else _resolved(source)
     files = {name: _file_in(folder, name) if folder else _hub_file(name) for name in ROWS}
     data = {name: _read(file) for name, file in files.items()}
@@ -47,7 +47,7 @@ def load_gsm8k(split: Split, source: str | Path = "auto") -> Dataset:
             raise UserError(f"{files[name]} has {len(rows):,} rows, not the {ROWS[name]:,} of GSM8K's {name}")
     train, test = ({" ".join(row["question"].lower().split()) for row in rows} for rows in data.values())
     if both := train & test:
-        raise UserError(f"{len(both)} question(s) of {folder} are in both splits: {min(both)[:60]!r} ...")
+        raise UserError(f"{len(both)} question(s) of {folder or REPOSITORY} are in both splits: {min(both)[:60]!r} ...")
     return Dataset.from_list(data[split])
 
 

@@ -44,17 +44,15 @@ class Template(BaseModel):
         """The prompt as chat messages: the instruction (system), the exemplars, the question (user)."""
         turns = [{"role": "system", "content": self.instruction}] if self.instruction else []
         for shot in self.exemplars:
-            turns += [
-                {"role": "user", "content": shot.question},
-                {"role": "assistant", "content": shot.answer},
-            ]
+            turns.append({"role": "user", "content": shot.question})
+            turns.append({"role": "assistant", "content": shot.answer})
         return [*turns, {"role": "user", "content": question}]
 
     def render(self, tokenizer: Any, question: str) -> str:
         """The prompt as the text the model continues: its chat template, or plain text where it has none."""
         if getattr(tokenizer, "chat_template", None):
-            messages = self.messages(question)
-            return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+            chat = self.messages(question)
+            return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
         parts = [self.instruction] if self.instruction else []
         parts += [f"Question: {shot.question}\nAnswer: {shot.answer}" for shot in self.exemplars]
         return "\n\n".join([*parts, f"Question: {question}\nAnswer:"])
@@ -84,10 +82,7 @@ class Template(BaseModel):
 
 
 def choose_exemplars(train: Dataset, shots: int, seed: int = 0) -> tuple[Exemplar, ...]:
-    """``shots`` worked examples from ``train``; the caller keeps them out of training and evaluation.
-
-    Raises UserError when there are fewer than ``shots`` rows.
-    """
+    """``shots`` worked examples from ``train``; the caller keeps them out of training and evaluation."""
     if not 0 <= shots <= len(train):
         raise UserError(f"asked for {shots} exemplars, but there are {len(train)} rows to choose from")
     rows = [train[i] for i in random.Random(seed).sample(range(len(train)), shots)]

@@ -158,9 +158,9 @@ def _rows(split: Literal["train", "test"], seed: int, max_steps: int) -> Iterato
 def make_word_problems(split: Literal["train", "test"], n: int, seed: int = 0, max_steps: int = 3) -> Dataset:
     """``n`` different word problems of one to ``max_steps`` (at most 3) steps.
 
-    Row i depends on ``split``, ``seed`` and ``max_steps``, not on ``n``. Columns: question, answer, gold, steps
-    and kind. All of training is "seen"; the test split is about 70 % "seen", 15 % "new template" and 15 % "new
-    range" (counts of 21 to 60, factors of 11 to 15; training stops at 20 and 9).
+    Row i depends on ``split``, ``seed`` and ``max_steps``, not on ``n``. Columns: question, answer, gold,
+    steps, kind. Training is all "seen"; the test split about 70 % "seen", 15 % "new template" and 15 %
+    "new range" (counts of 21 to 60, factors of 11 to 15, where training stops at 20 and 9).
     Raises UserError for arguments out of range, and where there are not ``n`` different problems.
 
     >>> make_word_problems("train", 2, seed=1).column_names
