@@ -1,9 +1,8 @@
 r"""Decide what a completion answered and whether it is right: the one place in the kit that does.
 
-A completion reasons and then ends with one line ``#### N``, as GSM8K's own solutions do. Two readings:
-
-- strict, which the rewards pay for: the marker line, exactly as asked for;
-- lenient, which is only ever reported: the last number in the text, however it was written.
+A completion reasons and then ends with one line ``#### N``, as GSM8K's own solutions do. The strict
+reading, which the rewards pay for, is that line exactly as asked for; the lenient one, which is only ever
+reported, is the last number in the text, however it was written.
 
 Every rule was decided on one principle: a human marker would agree, and a policy could not exploit it.
 
@@ -49,18 +48,17 @@ _NUMBER = re.compile(
 )
 _MAX_DIGITS = 30
 _MAX_LENGTH = 64  # 30 digits, their separators, sign, $, % and period need less
-
 _MARKER_LINE = re.compile(r"[^\w#]*####(?!#)")
 _REASONING = re.compile(r"[^\W_\u115f\u1160\u3164\uffa0]")  # those four letters are blanks to the eye
 _TURN = re.compile(r"\n[ \t>*#_]*(?:question|q|user|human|assistant|system)(?: ?\d+)?\**:", re.IGNORECASE)
 _ROLE = re.compile(r"<\|\w+\|>|\[/?INST\]|</s>|<(?:start|end)_of_turn>")
-
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff]")
 _GROUPING = re.compile(r"(?<=\d)(?:\{,\}|,?\\[,!;: ]|[\u00a0\u2009\u202f])(?=\d{3})")  # LaTeX, spaces
 _JOIN = rf"{_MINUS}.,:/\^*x\u00d7+"
-_POWER = "\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u2079\u2150-\u215e"  # superscripts and one-sign fractions
 _LAST_START = re.compile(rf"(?s).*(?<![\w^])(?<![\^_]\{{)(?<!\d[{_JOIN}])\d")
+_POWER = "\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u2079"  # superscripts, and fractions in one character
 _TOKEN = re.compile(rf"\d(?:\d|[{_JOIN}](?=\d)|[eE][+-]?(?=\d)|[{_POWER}])*")
+_ON_THE_HOUR = re.compile(r"(?<=^\d):00$|(?<=^\d\d):00$")
 _PREFIX = re.compile(
     rf"(?P<sign>(?<![{_MINUS}\u2014\w.)\]}}%])[{_MINUS}])?"
     rf"(?:\\?\$ ?(?P<inner>[{_MINUS}])?)?(?P<point>(?<![\w.])\.)?\Z"
@@ -70,7 +68,6 @@ _PREFIX = re.compile(
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What `verify` found. ``correct`` implies ``format_ok`` and ``lenient_correct``.
-
     ``extracted`` is the number on the marker line of a well-formed completion, otherwise the last number of
     the text, in lowest form. ``why`` opens with the name of the rule that decided.
     """
@@ -110,6 +107,8 @@ def canonical_number(text: str) -> str | None:
     ('1080', '-5', None)
     """
     text = text.strip()
+    if len(text) <= _MAX_DIGITS and text.isascii() and text.isdigit():  # most are; the pattern takes longer
+        return text.lstrip("0") or "0"
     match = _NUMBER.fullmatch(text) if len(text) <= _MAX_LENGTH else None
     if match is None:
         return None
@@ -124,11 +123,10 @@ def canonical_number(text: str) -> str | None:
 def gold_answer(answer: str) -> str:
     r"""The gold of a worked solution that ends with a line ``#### N`` (GSM8K's ``answer``), in lowest form.
 
+    Raises UserError when the last line is not ``####`` and one plain number.
+
     >>> gold_answer("The cost came out to 80,000+50,000=$<<80000+50000=130000>>130,000\n#### 130,000")
     '130000'
-
-    Raises:
-        UserError: the last line is not ``####`` and one plain number.
     """
     last = answer.rstrip().rpartition("\n")[2]
     number = canonical_number(last[4:]) if last.startswith("####") else None
@@ -162,8 +160,11 @@ def _read_marker(completion: str) -> tuple[str | None, str]:
 
 def _first_turn(text: str) -> str:
     """The text up to a question or turn that the model invented; one that opens it is not a follow-up."""
-    cuts = [_TURN.search(text), _ROLE.search(text, 1) if "<" in text or "[" in text else None]
-    return text[: min((cut.start() for cut in cuts if cut), default=len(text))]
+    if cut := _TURN.search(text):
+        text = text[: cut.start()]
+    if ("<" in text or "[" in text) and (cut := _ROLE.search(text, 1)):
+        text = text[: cut.start()]
+    return text
 
 
 def _last_number(completion: str) -> str | None:
@@ -174,15 +175,14 @@ def _last_number(completion: str) -> str | None:
     if not text.isascii() or "\\" in text or "{," in text:
         text = _GROUPING.sub(",", text)
     found = _LAST_START.match(text)
-    if found is None:
+    if not found:
         return None
     start = found.end() - 1
     token = _TOKEN.match(text[start : start + 2 * _MAX_LENGTH])
     before = _PREFIX.search(text, max(0, start - 5), start)
     assert token and before  # a digit stands at start, and every part of the prefix may be absent
-    digits = re.sub(r"^([0-9]{1,2}):00$", r"\1", token[0])
     sign = "-" if before["sign"] or before["inner"] else ""
-    return canonical_number(sign + ("." if before["point"] else "") + digits)
+    return canonical_number(sign + (before["point"] or "") + _ON_THE_HOUR.sub("", token[0]))
 
 
 def _quote(text: str) -> str:
