@@ -47,7 +47,7 @@ def load_gsm8k(split: Split, source: str | Path = "auto") -> Dataset:
             raise UserError(f"{files[name]} has {len(rows):,} rows, not the {ROWS[name]:,} of GSM8K's {name}")
     train, test = ({" ".join(row["question"].lower().split()) for row in rows} for rows in data.values())
     if both := train & test:
-        raise UserError(f"{len(both)} question(s) of {folder or REPOSITORY} are in both splits: {min(both)[:60]!r} ...")
+        raise UserError(f"{folder or 'GSM8K'} has {len(both)} question(s) in both splits: {min(both)[:50]!r}")
     return Dataset.from_list(data[split])
 
 

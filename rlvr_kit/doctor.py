@@ -1,0 +1,64 @@
+"""What this machine is and what of the kit it can run: ``python -m rlvr_kit doctor``, and the first notebook."""
+
+import platform
+import shutil
+from pathlib import Path
+
+import psutil
+
+from rlvr_kit import PROJECT, UserError
+from rlvr_kit.gsm8k import gsm8k_folder, hub_reachable, load_gsm8k
+from rlvr_kit.models import cache_folder
+
+CPU_RECIPE_GIB = 3.5  # the ceiling that the cpu recipe's peak memory is held to
+
+
+def check_machine() -> list[tuple[str, str, str]]:
+    """(item, what was found, what it means here) for each thing that matters; takes a few seconds.
+
+    Asks the Hub for a sign of life, and downloads nothing.
+
+    >>> [item for item, _, _ in check_machine()][:3]
+    ['Python', 'processor', 'memory']
+    """
+    import torch
+
+    cores = psutil.cpu_count() or 1
+    total, free = _memory_gib()
+    memory = (
+        "enough for the cpu recipe" if free >= CPU_RECIPE_GIB else "too little for the cpu recipe: free some"
+    )
+    disk = shutil.disk_usage(PROJECT).free / 2**30
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    bundled = (cache_folder() / "SmolLM2-135M-Instruct" / "model.safetensors").is_file()
+    hub = hub_reachable()
+    return [
+        ("Python", platform.python_version(), "fine"),
+        ("processor", f"{cores} cores", "fine" if cores > 1 else "works, but training will be slow"),
+        ("memory", f"{free:.1f} of {total:.1f} GiB free", memory),
+        ("disk", f"{disk:.0f} GiB free", "fine" if disk > 5 else "little: checkpoints may not fit"),
+        ("GPU", gpu or "none", "for the gpu recipes" if gpu else "the cpu recipe needs none"),
+        ("bundled model", "cached" if bundled else "not here yet", "ready" if bundled else "93 MB, once"),
+        ("Hub", "answers" if hub else "no answer", "any model by its id" if hub else "not needed by default"),
+        ("GSM8K", *_gsm8k(hub)),
+    ]
+
+
+def _memory_gib() -> tuple[float, float]:
+    """Total and free, within the container's own limit where it has one."""
+    total, free = psutil.virtual_memory().total, psutil.virtual_memory().available
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.is_file() and (text := limit.read_text().strip()).isdigit():
+        total, free = min(total, int(text)), min(free, int(text))
+    return total / 2**30, free / 2**30
+
+
+def _gsm8k(hub: bool) -> tuple[str, str]:
+    folder = gsm8k_folder()
+    if hub and folder is None:
+        return "on the Hub", "fetched when first loaded"
+    try:
+        rows = len(load_gsm8k("train")) + len(load_gsm8k("test"))
+    except UserError as error:
+        return "not here", str(error) if folder else "word problems take its place"
+    return str(folder or "cached from the Hub"), f"{rows:,} rows, checked"
