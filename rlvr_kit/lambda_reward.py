@@ -1,6 +1,6 @@
 """The kit's rewards as an AWS Lambda for SageMaker's serverless RLVR customization; standard library only.
 
-``make lambda`` writes the zip to upload. The Lambda's handler is ``rlvr_kit.lambda_reward.lambda_handler`` for a
+``make lambda`` writes the zip to upload; the handler is ``rlvr_kit.lambda_reward.lambda_handler`` for a
 Nova model and ``rlvr_kit.lambda_reward.open_weights_handler`` for an open-weight one: the two contracts of
 `sagemaker.train.common_utils.rlvr_reward_verifier`.
 """
