@@ -1,4 +1,4 @@
-"""What this machine is and what of the kit it can run: ``python -m rlvr_kit doctor``, and the first notebook."""
+"""What this machine is and what of the kit it can run: ``python -m rlvr_kit doctor`` and notebook 00."""
 
 import platform
 import shutil
