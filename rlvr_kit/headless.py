@@ -1,0 +1,90 @@
+"""Run the notebooks with no one watching: papermill executes them in order with one set of parameters.
+
+The executed copies stay in the run folder; at the end their report and the headline figures are written.
+"""
+
+import os
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+
+from rlvr_kit import PROJECT, UserError
+from rlvr_kit.evaluation import compare
+from rlvr_kit.recipe import load_recipe
+from rlvr_kit.report import build_report, headline
+from rlvr_kit.runs import Run, atomic
+
+FIGURES = ("n", "strict", "strict_ci", "lenient", "format", "truncated")
+
+
+def run_notebooks(recipe: str, out: str | Path, seed: int = 0, notebooks: list[Path] | None = None) -> Path:
+    """Execute `notebooks` (the whole series) into the new run folder `out`; return its report.html.
+
+    Raises UserError when `out` holds a run already, or when a cell fails: the message names notebook, cell
+    and error, and the copy in ``out/notebooks/`` shows how far it came.
+
+    >>> run_notebooks("smoke", "runs/first")  # doctest: +SKIP
+    """
+    settings, out, began = load_recipe(recipe), Path(out).resolve(), time.perf_counter()
+    for name in ("notebooks", "log.jsonl", "summary.json"):
+        if (out / name).exists():
+            raise UserError(f"{out} holds another run ({name} is there): choose another folder, or remove it")
+    recipe = str(Path(recipe).resolve()) if Path(recipe).is_file() else recipe  # cells may run elsewhere
+    parameters = {"RECIPE": recipe, "RUN_DIR": str(out), "SEED": seed}
+    todo = sorted((PROJECT / "notebooks").glob("*.ipynb")) if notebooks is None else notebooks
+    copies = [out / "notebooks" / notebook.name for notebook in todo]
+    for i, (notebook, copy) in enumerate(zip(todo, copies, strict=True), 1):
+        _execute(notebook, copy, parameters, f"{i}/{len(todo)} {notebook.stem}")
+    run = Run(out)
+    measured = run.summary() if (out / "summary.json").exists() else {}  # what training left
+    (base_rows, base), (tuned_rows, tuned) = run.evaluation("base"), run.evaluation("tuned")
+    comparison = compare(base_rows, tuned_rows)
+    summary = {
+        "recipe": settings.name,
+        "model": settings.model.name,
+        "data": settings.data.source,
+        "minutes": round((time.perf_counter() - began) / 60, 1),
+        "peak_memory_gib": measured.get("peak_memory_gib"),
+        "base": {figure: base[figure] for figure in FIGURES},
+        "tuned": {figure: tuned[figure] for figure in FIGURES},
+        "mcnemar_p": comparison.p,
+    }
+    run.write_summary(summary)
+    with atomic(out / "report.html") as draft:
+        draft.write_text(build_report(copies, summary, comparison.sentence), encoding="utf-8")
+    _point_latest_at(out)
+    print("", *headline(summary), comparison.sentence, f"Report: {out / 'report.html'}", sep="\n")
+    return out / "report.html"
+
+
+def _execute(notebook: Path, copy: Path, parameters: dict[str, Any], title: str) -> None:
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    bar = {"desc": title, "mininterval": 0.1 if sys.stderr.isatty() else 30}  # no torrent in a CI log
+    quiet = ["--log-level=ERROR"]  # each kernel would warn that it talks to us over a local socket
+    try:
+        papermill.execute_notebook(
+            notebook, copy, parameters, progress_bar=bar, cwd=PROJECT, extra_arguments=quiet
+        )
+    except Exception as error:  # of papermill, its client or the kernel: whichever, say where and what
+        name, text = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", error)
+        if name == "DeadKernelError":
+            text = "the kernel was killed, most often because memory ran out"
+        where = "could not start"
+        for cell in nbformat.read(copy, as_version=4).cells if copy.exists() else []:
+            if cell.metadata.get("papermill", {}).get("start_time"):  # the last one that did
+                where = f"failed at cell {cell.id}, {cell.source.strip().partition(chr(10))[0]!r}"
+        kept = f" (how far it came: {copy})" if copy.exists() else ""
+        raise UserError(f"{notebook.name} {where}: {name}: {text}{kept}") from error
+
+
+def _point_latest_at(out: Path) -> None:
+    latest, draft = out.parent / "latest", out.parent / f".latest.{os.getpid()}"
+    if latest.is_symlink() or not latest.exists():
+        with suppress(OSError):  # some file systems have no links, and the run is good without one
+            draft.symlink_to(out.name)
+            os.replace(draft, latest)

@@ -1,0 +1,20 @@
+"""What holds for every test: one thread a process, no network, no real AWS account."""
+
+import os
+
+from rlvr_kit import PROJECT
+
+os.environ |= {
+    "OMP_NUM_THREADS": "1",  # the tests run in two processes on two cores
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "PYTHONPATH": str(PROJECT),  # kernels and subprocesses start in other folders
+}
+for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+    os.environ.pop(name, None)
+if folder := os.environ.get("RLVR_KIT_GSM8K"):
+    os.environ["RLVR_KIT_GSM8K"] = os.path.abspath(folder)
