@@ -1,0 +1,235 @@
+"""A recipe as a SageMaker training job: plan it, submit it, follow it, fetch what it made, clean up after it.
+
+Over the SageMaker SDK 3 and the account that boto3 finds; inside `rehearsal()` the same calls run a pretended
+job on this machine. A job is called `rlvr-kit-<time>` and keeps what is its own in s3://<bucket>/rlvr-kit/<job>/.
+
+>>> job = submit(plan(load_recipe("gpu"), "ml.g6.2xlarge"))
+>>> follow(job)
+>>> fetch(job, "runs/gpu").log()
+"""
+
+import json
+import shutil
+import tarfile
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlvr_kit import UserError
+from rlvr_kit.runs import Run, project_path
+from rlvr_kit.sagemaker_account import explained, open_session
+from rlvr_kit.sagemaker_plan import NAME, Plan, model_trainer, plan, staged_source
+
+if TYPE_CHECKING:
+    from sagemaker.core.resources import TrainingJob
+
+__all__ = ["Plan", "attach", "clean_up", "fetch", "follow", "plan", "stop", "submit"]
+
+LOG_GROUP = "/aws/sagemaker/TrainingJobs"
+ENDED = ("Completed", "Failed", "Stopped")
+
+
+def submit(plan: Plan) -> "TrainingJob":
+    """Upload and start the planned job; returns at once. Raises UserError when the plan has refusals."""
+    if plan.refusals:
+        raise UserError("not submitted: " + "; ".join(plan.refusals))
+    session = open_session(plan.recipe)
+    with explained(), staged_source(plan.recipe) as source:
+        trainer = model_trainer(plan.recipe, session, plan.role, plan.max_minutes, source)
+        trainer.train(wait=False, logs=False)
+    job = trainer._latest_training_job  # train() itself returns nothing
+    assert job is not None
+    return job
+
+
+def attach(name: str) -> "TrainingJob":
+    """The job of that name, wherever it was submitted. Raises UserError when it is not one of the kit's."""
+    from botocore.exceptions import ClientError
+    from sagemaker.core.resources import TrainingJob
+
+    session = open_session()
+    with explained():
+        try:
+            job = TrainingJob.get(name, session=session.boto_session)
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in ("ValidationException", "ResourceNotFound"):
+                raise
+            raise UserError(f"there is no training job {name!r} in {session.boto_region_name}") from error
+    if "rlvr_kit" not in (job.hyper_parameters or {}):
+        raise UserError(f"{name!r} is a training job, but none of this kit's: it is left alone")
+    return job
+
+
+def follow(
+    job: "TrainingJob",
+    *,
+    on_line: Callable[[str], Any] = print,
+    live: Callable[[Run], Any] | None = None,
+    poll: float = 5.0,
+) -> "TrainingJob":
+    """Show the job's log until it ends; `live` draws the chart, as in `train`, after each step logged.
+
+    Ctrl-C stops following, never the job. Where AWS does not answer, it waits and goes on.
+    Raises UserError when the job has failed.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    name, shown, ended, over = job.training_job_name, "", False, False
+    logs, seen = open_session().boto_session.client("logs"), dict[str, str]()
+    with explained(), tempfile.TemporaryDirectory() as scratch:
+        run = Run(scratch)
+        try:
+            while not over:
+                try:
+                    over = ended  # CloudWatch is a little late: it is read once more after the end
+                    job.refresh()
+                    ended = job.training_job_status in ENDED
+                    for line in _new_lines(logs, name, seen):
+                        on_line(line)
+                        if live and line.startswith('{"step"'):
+                            run.append_log(json.loads(line))
+                            live(run)
+                except (BotoCoreError, ClientError) as error:
+                    if not _passes(error):
+                        raise
+                    over = False
+                    on_line(f"[AWS does not answer, trying again: {error}]")
+                if job.secondary_status != shown:
+                    shown = job.secondary_status
+                    on_line(f"[{name}: {shown}]")
+                time.sleep(0 if over else poll)
+        except KeyboardInterrupt:
+            on_line(
+                f"[no longer following; the job goes on: attach({name!r}) returns to it, stop(job) ends it]"
+            )
+    if job.training_job_status == "Failed":
+        raise UserError(f"job {name} failed: {job.failure_reason}")
+    return job
+
+
+def _passes(error: Any) -> bool:
+    """Whether to wait and ask again: the connection is down, AWS is busy, or wants fewer calls."""
+    from botocore.exceptions import ConnectionError, HTTPClientError
+
+    answer = getattr(error, "response", {})
+    busy = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500
+    throttled = "Throttling" in answer.get("Error", {}).get("Code", "")
+    return busy or throttled or isinstance(error, ConnectionError | HTTPClientError)
+
+
+def _new_lines(logs: Any, name: str, seen: dict[str, str]) -> Iterator[str]:
+    """Log lines since the last call; `seen` keeps the place in each stream.
+
+    The SDK's own reader settles on its streams at the start, but a spot interruption begins a new one.
+    """
+    from botocore.exceptions import ClientError
+
+    try:
+        listing = logs.describe_log_streams(logGroupName=LOG_GROUP, logStreamNamePrefix=f"{name}/")
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "ResourceNotFoundException":
+            raise
+        return  # an account's first job: there is no log group until the container prints
+    for stream in (stream["logStreamName"] for stream in listing["logStreams"]):
+        events = [{}]
+        while events:
+            place = {"nextToken": seen[stream]} if stream in seen else {}
+            read = partial(logs.get_log_events, logGroupName=LOG_GROUP, logStreamName=stream)
+            answer = read(startFromHead=True, **place)
+            events, seen[stream] = answer["events"], answer["nextForwardToken"]
+            yield from (event["message"].rstrip("\n") for event in events)
+
+
+def stop(job: "TrainingJob") -> None:
+    """Ask the job to stop: it checkpoints first, and what it has so far can be fetched."""
+    with explained():
+        job.stop()
+
+
+def fetch(job: "TrainingJob", out: str | Path) -> Run:
+    """Bring the job's run folder here: it reads like a local run's, and `evaluate` works on its model.
+
+    A failed job has no model.tar.gz; its run folder comes from the checkpoints, the log as far as it went.
+    Raises UserError when the job still runs, `out` is not empty, or the files are gone.
+    """
+    from sagemaker.core.s3 import S3Downloader
+
+    target = project_path(out)
+    if target.exists() and any(target.iterdir()):
+        raise UserError(f"{target} is not empty: choose another folder for what the job made")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    session = open_session()
+    with explained(), tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        job.refresh()
+        if job.training_job_status not in ENDED:
+            raise UserError(
+                f"job {job.training_job_name} is {job.training_job_status}: follow(job) until it ends"
+            )
+        failed = job.training_job_status == "Failed"
+        uri = job.checkpoint_config.s3_uri if failed else job.model_artifacts.s3_model_artifacts
+        files = S3Downloader.download(uri, f"{scratch}/s3", sagemaker_session=session)
+        if not files:
+            raise UserError(f"job {job.training_job_name} left nothing at {uri}, or it was deleted")
+        if not failed:
+            with tarfile.open(files[0]) as archive:
+                archive.extractall(f"{scratch}/run", filter="data")
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.move(f"{scratch}/{'s3' if failed else 'run'}", target)
+    return Run(target)
+
+
+def clean_up(delete: Collection[str] = ()) -> list[dict[str, Any]]:
+    """List what the kit's jobs left in the account; stop or delete only the items whose "id" is in `delete`.
+
+    An item is {"id", "what", "bytes", "deleted"}: jobs that run, endpoints, log streams, folders in S3.
+    """
+    session = open_session(dry=True)
+    sagemaker, s3, logs = (session.boto_session.client(name) for name in ("sagemaker", "s3", "logs"))
+    bucket, ours = session.default_bucket(), f"{NAME}-"
+    prefix = f"{session.default_bucket_prefix}/{NAME}/" if session.default_bucket_prefix else f"{NAME}/"
+    found: dict[str, tuple[str, int, Callable[[], Any]]] = {}
+    with explained():
+        for job in _items(sagemaker, "list_training_jobs", "TrainingJobSummaries", NameContains=ours):
+            if job["TrainingJobStatus"] not in ENDED:
+                name = job["TrainingJobName"]
+                act = partial(sagemaker.stop_training_job, TrainingJobName=name)
+                found[f"training-job/{name}"] = ("a job that runs, and costs money", 0, act)
+        for endpoint in _items(sagemaker, "list_endpoints", "Endpoints", NameContains=ours):
+            name = endpoint["EndpointName"]
+            act = partial(sagemaker.delete_endpoint, EndpointName=name)
+            found[f"endpoint/{name}"] = ("an endpoint, which costs money", 0, act)
+        streams = {"logGroupName": LOG_GROUP, "logStreamNamePrefix": ours}
+        for stream in _items(logs, "describe_log_streams", "logStreams", **streams):
+            name = stream["logStreamName"]
+            act = partial(logs.delete_log_stream, logGroupName=LOG_GROUP, logStreamName=name)
+            found[f"log-stream/{name}"] = ("the log of a machine", stream.get("storedBytes", 0), act)
+        sizes: Counter[str] = Counter()
+        for item in _items(s3, "list_objects_v2", "Contents", Bucket=bucket, Prefix=prefix):
+            sizes[prefix + item["Key"].removeprefix(prefix).split("/")[0] + "/"] += item["Size"]
+        for folder, size in sizes.items():
+            act = session.s3_resource.Bucket(bucket).objects.filter(Prefix=folder).delete
+            found[f"s3://{bucket}/{folder}"] = ("a job's source, checkpoints and model", size, act)
+        if unknown := sorted(set(delete) - set(found)):
+            raise UserError(f"nothing was deleted, because the kit left no {', '.join(unknown)}")
+        for name in delete:
+            found[name][2]()
+    return [
+        {"id": name, "what": what, "bytes": size, "deleted": name in delete}
+        for name, (what, size, _) in found.items()
+    ]
+
+
+def _items(client: Any, operation: str, key: str, **filters: Any) -> Iterator[dict[str, Any]]:
+    """All items of a paged listing; none where the bucket or the log group does not exist (yet)."""
+    from botocore.exceptions import ClientError
+
+    try:
+        for page in client.get_paginator(operation).paginate(**filters):
+            yield from page.get(key, [])
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in ("NoSuchBucket", "ResourceNotFoundException"):
+            raise

@@ -1,0 +1,231 @@
+"""What a recipe would be as a SageMaker training job: the request, its size, time, price, quota and role.
+
+Reads from AWS; writes and uploads nothing. `sagemaker.train.ModelTrainer` (SDK 3.27) makes the request as it
+does when submitting, but over a session that keeps every upload to itself.
+"""
+
+import os
+import re
+import shutil
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+from rlvr_kit import PROJECT, __version__
+from rlvr_kit.recipe import Recipe
+from rlvr_kit.sagemaker_account import (
+    Fact,
+    explained,
+    find_price,
+    find_quota,
+    find_role,
+    open_session,
+    quota_name,
+)
+
+if TYPE_CHECKING:
+    from sagemaker.core.helper.session_helper import Session
+    from sagemaker.train import ModelTrainer
+
+#: How every job's name begins and, in the bucket, the folder of all that belongs to the kit's jobs.
+NAME = "rlvr-kit"
+#: Keys of log.jsonl that become CloudWatch metrics of the job, read off the lines that training prints.
+METRICS = (
+    *("reward", "reward_std", "rewards/format", "rewards/correct", "length", "truncated", "entropy"),
+    *("equal_groups", "loss", "grad_norm", "kl"),
+    *("heldout/strict", "heldout/lenient", "heldout/format", "heldout/truncated"),
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What submitting would do. `request` is CreateTrainingJob's, but for the time in the job's name."""
+
+    recipe: Recipe
+    account: str
+    region: str
+    role: str
+    role_problem: str  # "" when none is known
+    request: dict[str, Any]
+    upload: dict[str, int]  # bytes, by channel
+    estimate: Fact  # minutes
+    max_minutes: float  # the job is stopped after this
+    price: Fact  # US dollars an hour for one instance
+    quota: Fact  # instances of this type that the account may train on at once
+
+    @property
+    def max_cost(self) -> float | None:
+        """US dollars: price x instances x (longest run + warm pool); disk and storage are not in it."""
+        job = self.recipe.sagemaker
+        hours = self.max_minutes / 60 + job.keep_alive / 3600
+        return None if self.price.value is None else self.price.value * job.instance_count * hours
+
+    @property
+    def refusals(self) -> list[str]:
+        """Why this must not be submitted, each with what to do about it; empty when it may."""
+        job, found = self.recipe.sagemaker, [self.role_problem] if self.role_problem else []
+        if self.quota.value is not None and self.quota.value < job.instance_count:
+            found.append(
+                f"the quota in {self.region} is {self.quota.value:g}, the job needs {job.instance_count}: "
+                f"ask for more of {quota_name(self.recipe)!r} in Service Quotas (it may take a day), or "
+                "choose another --instance-type"
+            )
+        if self.max_cost is not None and self.max_cost > job.max_cost:
+            found.append(
+                f"it may cost ${self.max_cost:.2f}, more than sagemaker.max_cost = ${job.max_cost:.2f}: "
+                "lower sagemaker.max_minutes, or raise sagemaker.max_cost if you want to spend that"
+            )
+        return found
+
+    def rows(self) -> dict[str, str]:
+        """The plan in words, for a table."""
+        job, most = self.recipe.sagemaker, self.max_cost
+        spot = ", managed spot (billed at the lower spot price)" if job.spot else ""
+        return {
+            "account, region": f"{self.account}, {self.region}",
+            "role": f"{self.role}{': ' if self.role_problem else ''}{self.role_problem}",
+            "machine": f"{job.instance_count} x {job.instance_type}, {job.volume_gb} GB disk{spot}",
+            "image": self.request["AlgorithmSpecification"]["TrainingImage"],
+            "upload": ", ".join(f"{name} {size / 1e6:.2f} MB" for name, size in self.upload.items()),
+            "estimate": self.estimate.show("{:.0f} min"),
+            "stopped after": f"{self.max_minutes:.0f} min",
+            "price": self.price.show("${:g} an hour"),
+            "costs at most": "unknown without a price" if most is None else f"${most:.2f}",
+            "quota": self.quota.show("{:g}"),
+        }
+
+
+def plan(recipe: Recipe, instance_type: str | None = None) -> Plan:
+    """Work out the job that `recipe` would be, on `instance_type` if given.
+
+    Raises UserError when there is no region, no credentials or no role, or AWS says no.
+    """
+    if instance_type:
+        section = recipe.sagemaker.model_copy(update={"instance_type": instance_type})
+        recipe = recipe.model_copy(update={"sagemaker": section})
+    session = open_session(recipe, dry=True)
+    with explained(), staged_source(recipe) as source:
+        role, problem = find_role(session, recipe)
+        estimate = _estimate(recipe)
+        minutes = recipe.sagemaker.max_minutes or max(60.0, 3 * (estimate.value or 480.0))
+        trainer = model_trainer(recipe, session, role, minutes, source)
+        folders = {"source": source} | channels(recipe)
+        return Plan(
+            recipe=recipe,
+            account=session.account_id(),
+            region=session.boto_region_name,
+            role=role,
+            role_problem=problem,
+            request=trainer._create_training_job_args(boto3=True),
+            upload={name: _size(folder) for name, folder in folders.items()},
+            estimate=estimate,
+            max_minutes=minutes,
+            price=find_price(session, recipe),
+            quota=find_quota(session, recipe),
+        )
+
+
+def model_trainer(
+    recipe: Recipe, session: "Session", role: str, minutes: float, source: Path
+) -> "ModelTrainer":
+    """The SDK's trainer for this recipe: what is uploaded and asked for is decided here and nowhere else."""
+    from sagemaker.core import image_uris
+    from sagemaker.train import ModelTrainer, configs
+
+    job, region = recipe.sagemaker, session.boto_region_name
+    image = {"version": job.framework_version, "py_version": job.python_version, "image_scope": "training"}
+    # Machines with disks of their own (most GPU ones) encrypt them in hardware and refuse a volume key.
+    own_disk = re.match(r"ml\.(g[4-9]|p[4-9]|p3dn|trn|\w+d\.)", job.instance_type)
+    limits = {"max_runtime_in_seconds": int(minutes * 60)}
+    if job.spot:
+        limits["max_wait_time_in_seconds"] = int((job.max_wait_minutes or 2 * minutes) * 60)
+    with mock.patch.dict(os.environ, SAGEMAKER_VALIDATE_ROLE="false"):  # the plan has checked it and shows it
+        trainer = ModelTrainer(
+            sagemaker_session=session,
+            role=role,
+            base_job_name=NAME,
+            training_image=image_uris.retrieve("pytorch", region, instance_type=job.instance_type, **image),
+            source_code=configs.SourceCode(
+                source_dir=str(source),
+                requirements="requirements.txt",
+                # exec: SageMaker's SIGTERM reaches the first process alone, and a shell would not hand it on.
+                command="exec $SM_PYTHON_CMD -u -m rlvr_kit.container",
+            ),
+            compute=configs.Compute(
+                instance_type=job.instance_type,
+                instance_count=job.instance_count,
+                volume_size_in_gb=job.volume_gb,
+                volume_kms_key_id=None if own_disk else job.kms_key,
+                keep_alive_period_in_seconds=job.keep_alive or None,
+                enable_managed_spot_training=job.spot,
+            ),
+            networking=configs.Networking(
+                subnets=job.subnets or None, security_group_ids=job.security_groups or None
+            ),
+            stopping_condition=configs.StoppingCondition(**limits),
+            output_data_config=configs.OutputDataConfig(kms_key_id=job.kms_key),
+            checkpoint_config=configs.CheckpointConfig(),
+            input_data_config=[
+                configs.InputData(channel_name=name, data_source=str(folder))
+                for name, folder in channels(recipe).items()
+            ],
+            hyperparameters={"rlvr_kit": __version__, "recipe": recipe.name},
+            environment={"PIP_QUIET": "1", "PIP_ROOT_USER_ACTION": "ignore"},
+            tags=[
+                configs.Tag(key=key, value=value) for key, value in {NAME: __version__, **job.tags}.items()
+            ],
+        )
+    return trainer.with_metric_definitions(
+        [configs.MetricDefinition(name=name, regex=metric_regex(name)) for name in METRICS]
+    )
+
+
+def metric_regex(name: str) -> str:
+    """The pattern that finds `name` in a printed line of log.jsonl.
+
+    >>> re.search(metric_regex("reward"), '{"step": 3, "rewards/format": 0.1, "reward": 0.25}').group(1)
+    '0.25'
+    """
+    return rf'^\{{"step": .*"{re.escape(name)}": (-?[0-9][0-9.eE+-]*)'
+
+
+@contextmanager
+def staged_source(recipe: Recipe) -> Iterator[Path]:
+    """A folder with what the job needs and nothing else: package, recipe as resolved, requirements.txt."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder)
+        unwanted = shutil.ignore_patterns("__pycache__", ".*")
+        shutil.copytree(PROJECT / "rlvr_kit", source / "rlvr_kit", ignore=unwanted)
+        (source / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+        (source / "requirements.txt").write_text("\n".join(requirements(recipe)) + "\n")
+        yield source
+
+
+def requirements(recipe: Recipe) -> list[str]:
+    """The project's own pins, less torch: the container brings the one that fits its CUDA."""
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extra = ["sagemaker-mlflow"] if recipe.sagemaker.mlflow_arn else []
+    extra += ["deepspeed"] if recipe.sagemaker.sharding == "zero2" else []
+    return [line for line in project["dependencies"] if not re.match(r"torch\b", line)] + extra
+
+
+def channels(recipe: Recipe) -> dict[str, Path]:
+    """Local folders that the job needs, by channel; GSM8K and the model come from the Hub otherwise."""
+    named = {"data": recipe.data.source, "model": recipe.model.name}
+    if recipe.data.source == "gsm8k":
+        named["gsm8k"] = os.environ.get("RLVR_KIT_GSM8K") or "gsm8k"
+    found = {channel: PROJECT / Path(name).expanduser() for channel, name in named.items()}
+    return {channel: folder for channel, folder in found.items() if folder.is_dir()}
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _estimate(recipe: Recipe) -> Fact:
+    return Fact(None, "nothing like it was measured here")
