@@ -13,7 +13,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rlvr_kit import UserError
 
-INSTRUCTION = "Solve the problem. Reason briefly, then end with one line: #### and the answer as a number."
+INSTRUCTION = (
+    "Write the calculation, then on a new last line #### and the number.\n"
+    "Example:\nShe has 3 + 4 = 7 pens.\n#### 7"
+)
 
 
 class Exemplar(BaseModel):

@@ -79,6 +79,17 @@ class Run:
             raise UserError(f"{self.path / 'log.jsonl'} has no line yet: the run has not logged a step")
         return pd.DataFrame(lines).groupby("step").last().reset_index()
 
+    def forget_after(self, step: int) -> None:
+        """Drop what was logged after `step`, before a run goes on from the checkpoint of that step."""
+        if (self.path / "log.jsonl").exists():
+            lines = (self.path / "log.jsonl").read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+            with atomic(self.path / "log.jsonl") as draft:
+                draft.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        for file in self.path.glob("completions/*.parquet"):
+            if int(file.stem.split("_")[-1]) > step:
+                file.unlink()
+
     def completions(self) -> pd.DataFrame:
         """Every completion that was trained on, in the order of the steps, with its rewards and advantage."""
         folder = self._existing("completions", "what the policy wrote while training")

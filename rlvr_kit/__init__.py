@@ -1,0 +1,17 @@
+"""Reinforcement learning with verifiable rewards, small enough to read.
+
+The modules, in the order in which data flows: verifier, gsm8k, word_problems, prompts, rewards, recipe, models,
+generation, statistics, runs, evaluation, shared_prefix, training, plots. Importing the package loads none of the
+heavy libraries.
+"""
+
+from pathlib import Path
+
+__version__ = "0.1.0"
+
+#: The folder that holds ``notebooks/`` and ``runs/``; relative paths in notebooks are anchored here.
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+class UserError(Exception):
+    """Something the person at the keyboard can put right: the message says what, where and how."""

@@ -1,0 +1,230 @@
+"""The one description of a run: a YAML file in ``recipes/``, read into one pydantic model.
+
+The ``grpo`` section is handed to ``trl.GRPOConfig`` and the ``lora`` section to ``peft.LoraConfig`` as they stand, so
+their documentation is the documentation of those keys.
+"""
+
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from rlvr_kit import PROJECT, UserError
+from rlvr_kit.prompts import INSTRUCTION, Template, choose_exemplars
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+RECIPES = Path(__file__).parent / "recipes"
+
+#: The first rows of the training split are kept for exemplars; they are never trained or evaluated on.
+EXEMPLAR_POOL = 16
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSection(_Section):
+    """Which policy to train."""
+
+    name: str = "bundled"  # bundled, tiny-random, a folder, or a Hub id
+    revision: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    load_in_4bit: bool = False  # QLoRA: needs a GPU and bitsandbytes
+
+
+class DataSection(_Section):
+    """Which problems to train and to measure on."""
+
+    source: str = "word_problems"  # word_problems, gsm8k, or a folder with train.jsonl and test.jsonl
+    train_size: int | None = Field(None, ge=1)  # None: all rows of the split (GSM8K and folders only)
+    max_steps: int = Field(3, ge=1, le=3)  # word problems only: calculations a solution takes at most
+    seed: int = 0
+
+    def load(self, split: Literal["train", "test"], n: int | None = None) -> "Dataset":
+        """The first ``n`` rows of a split, with their gold."""
+        from rlvr_kit import gsm8k
+        from rlvr_kit.word_problems import make_word_problems
+
+        if self.source == "word_problems":
+            return make_word_problems(split, n or 10_000, self.seed, self.max_steps)
+        if self.source == "gsm8k":
+            rows = gsm8k.load_gsm8k(split)
+        else:
+            rows = gsm8k.load_folder(PROJECT / Path(self.source).expanduser(), split)
+        return rows.select(range(min(n, len(rows)))) if n else rows
+
+
+class PromptSection(_Section):
+    """The template that training, evaluation and serving share."""
+
+    instruction: str = INSTRUCTION
+    shots: int = Field(0, ge=0, le=EXEMPLAR_POOL)
+
+
+class RewardsSection(_Section):
+    """What a well-formed completion earns, and what a correct one earns on top."""
+
+    format: float = Field(0.5, ge=0)
+    correct: float = Field(1.0, ge=0)
+
+
+class EvaluationSection(_Section):
+    """How the policy is measured, before, during and after training."""
+
+    n: int = Field(256, ge=1)  # test problems, before and after training
+    heldout: int = Field(64, ge=1)  # training-split problems kept out of training, for the curve
+    every_steps: int = Field(10, ge=1)
+    max_new_tokens: int | None = Field(None, ge=1)  # None: as many as in training
+    batch_size: int = Field(32, ge=1)
+
+
+class RunSection(_Section):
+    """How the run behaves, rather than what it learns."""
+
+    seed: int = 0
+    save_steps: int = Field(50, ge=1)
+    max_minutes: float | None = Field(None, gt=0)  # stop in good order after this time
+    shared_prefix: bool = True  # compute what prompts share once (shared_prefix.py)
+
+
+class SageMakerSection(_Section):
+    """Where and how the same recipe runs as a SageMaker training job. Nothing here changes what is learned."""
+
+    instance_type: str = "ml.g6.2xlarge"  # one 24 GB GPU (NVIDIA L4)
+    instance_count: int = Field(1, ge=1)
+    volume_gb: int = Field(100, ge=1)  # disk of the instance: model, image layers and checkpoints
+    keep_alive: int = Field(0, ge=0, le=3600)  # seconds of warm pool after the job; they are billed
+    framework_version: str = "2.9.0"  # AWS PyTorch training container; asked of image_uris.retrieve
+    python_version: str = "py312"
+    sharding: Literal["ddp", "zero2"] = "ddp"  # several GPUs: whole copies, or optimizer and gradients split
+    spot: bool = False  # managed spot: cheaper, may be interrupted; the run resumes from its checkpoint
+    max_minutes: float | None = None  # the job's hard limit; None: three times the estimate, 60 at the least
+    max_wait_minutes: float | None = None  # spot only: run time plus waiting; None: twice max_minutes
+    max_cost: float = Field(20.0, gt=0)  # US dollars; submit refuses when max_minutes x price may exceed it
+    price_per_hour: float | None = None  # US dollars an instance; used when the Pricing API cannot be asked
+    role: str | None = None  # execution role ARN or name; None: the role this notebook runs as
+    bucket: str | None = None  # None: the session's default bucket
+    subnets: list[str] = []  # VPC; goes together with security_groups
+    security_groups: list[str] = []
+    kms_key: str | None = None  # encrypts the volume, the output and the checkpoints
+    tags: dict[str, str] = {}
+    secrets: dict[str, str] = {}  # environment variable -> Secrets Manager name, e.g. HF_TOKEN: rlvr/hf-token
+    mlflow_arn: str | None = None  # tracking server or app ARN; metrics go there as well (TRL's report_to)
+
+
+class Recipe(_Section):
+    """A run, wholly described.
+
+    Example:
+        >>> recipe = load_recipe("smoke", ["grpo.learning_rate=1e-5"])
+        >>> recipe.grpo["learning_rate"]
+        1e-05
+    """
+
+    name: str
+    model: ModelSection = ModelSection()
+    data: DataSection = DataSection()
+    prompt: PromptSection = PromptSection()
+    rewards: RewardsSection = RewardsSection()
+    lora: dict[str, Any] | None = None  # None: every weight is trained
+    grpo: dict[str, Any] = {}
+    evaluation: EvaluationSection = EvaluationSection()
+    run: RunSection = RunSection()
+    sagemaker: SageMakerSection = SageMakerSection()
+
+    @field_validator("grpo", "lora")
+    @classmethod
+    def _numbers(cls, section: dict[str, Any] | None) -> dict[str, Any] | None:
+        # YAML 1.1 reads 2e-5 (no dot) as text; these libraries' numbers are never meant as text.
+        number = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+        return section and {
+            key: float(value) if isinstance(value, str) and number.fullmatch(value) else value
+            for key, value in section.items()
+        }
+
+    @cached_property
+    def _train_split(self) -> "Dataset":
+        reserved = EXEMPLAR_POOL + self.evaluation.heldout
+        size = self.data.train_size
+        if size is None and self.data.source == "word_problems":
+            size = 2000
+        rows = self.data.load("train", size and size + reserved)
+        if len(rows) <= reserved:
+            raise UserError(
+                f"{len(rows)} training rows are too few: {EXEMPLAR_POOL} are kept for exemplars and "
+                f"{self.evaluation.heldout} for the held-out curve (evaluation.heldout)"
+            )
+        return rows
+
+    def training_problems(self) -> "Dataset":
+        """The rows that are trained on."""
+        return self._train_split.select(range(EXEMPLAR_POOL + self.evaluation.heldout, len(self._train_split)))
+
+    def heldout_problems(self) -> "Dataset":
+        """Rows of the training split kept out of training: the curve is drawn on them, the test split stays unseen."""
+        return self._train_split.select(range(EXEMPLAR_POOL, EXEMPLAR_POOL + self.evaluation.heldout))
+
+    def test_problems(self) -> "Dataset":
+        """The rows of the test split that the policy is measured on before and after training."""
+        return self.data.load("test", self.evaluation.n)
+
+    def template(self, shots: int | None = None) -> Template:
+        """The prompt template, with the recipe's number of exemplars unless ``shots`` says otherwise."""
+        shots = self.prompt.shots if shots is None else shots
+        pool = self._train_split.select(range(EXEMPLAR_POOL)) if shots else None
+        exemplars = choose_exemplars(pool, shots, self.run.seed) if pool else ()
+        return Template(instruction=self.prompt.instruction, exemplars=exemplars)
+
+    @property
+    def max_new_tokens(self) -> int:
+        """How long a completion may get in evaluation."""
+        return self.evaluation.max_new_tokens or int(self.grpo.get("max_completion_length", 512))
+
+    def to_yaml(self) -> str:
+        """The recipe as resolved; ``load_recipe`` reads it back."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def load_recipe(name_or_path: str | Path, overrides: list[str] | None = None) -> Recipe:
+    """Read a recipe by its name (``cpu``) or path, with overrides such as ``grpo.learning_rate=1e-5``.
+
+    Raises:
+        UserError: no such recipe, not YAML, an unknown key (named), or a value out of range.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        path = RECIPES / f"{name_or_path}.yaml"
+    if not path.exists():
+        known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
+        raise UserError(f"no recipe {str(name_or_path)!r}: the recipes are {known}, or give the path of a .yaml file")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not a readable YAML file: {error}".splitlines()[0]) from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path} is not a recipe: it holds no sections")
+    for override in overrides or []:
+        _apply(values, override)
+    try:
+        return Recipe.model_validate({"name": path.stem} | values)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise UserError(f"recipe {path.name}: {problems}") from None
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    sections = key.strip().split(".")
+    if not equals or not all(sections):
+        raise UserError(f"--set takes section.key=value, not {override!r}")
+    for section in sections[:-1]:
+        if not isinstance(values.get(section) or {}, dict):
+            raise UserError(f"--set {override}: {section} is a single value, not a section")
+        values[section] = dict(values.get(section) or {})
+        values = values[section]
+    values[sections[-1]] = yaml.safe_load(text)

@@ -1,0 +1,132 @@
+"""GRPO with each shared prompt computed once: a small subclass of TRL's GRPOTrainer.
+
+Two of TRL's steps are replaced, and nothing else: sampling a batch's completions, and the per-token log-probabilities
+in the loss. Both lay prompts and completions out as a tree (generation.py), so a token that several completions share
+goes through the model once, forwards and backwards. The numbers are those of stock TRL, to rounding.
+"""
+
+from typing import Any
+
+import torch
+from accelerate.logging import get_logger
+from torch import Tensor
+from trl import GRPOTrainer
+
+from rlvr_kit.generation import PROVEN_MODEL_TYPES, decode, merged_adapter, prompt_tree
+
+logger = get_logger(__name__)
+
+
+class SharedPrefixGRPOTrainer(GRPOTrainer):
+    """``trl.GRPOTrainer`` that computes shared prompts once and skips groups that teach nothing.
+
+    A group whose rewards are all equal has advantage 0 for every completion; with ``beta`` 0 and no entropy bonus its
+    loss has no gradient, so its loss pass is left out.
+
+    Example:
+        >>> SharedPrefixGRPOTrainer(model=policy, reward_funcs=rewards, args=config, ...)  # doctest: +SKIP
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.stop: list[str] = []
+        self._teaches: Tensor | None = None
+        self._sampled_entropy: dict[tuple[int, ...], float] = {}
+        self.steps_aside = self._reason_to_step_aside()
+        if self.steps_aside:
+            logger.warning("shared prompts are not computed once here: %s", self.steps_aside)
+
+    def _reason_to_step_aside(self) -> str | None:
+        model_type = self.model.config.model_type
+        if self.use_vllm:
+            return "vLLM generates, and shares prefixes itself"
+        if self.use_transformers_continuous_batching or self.rollout_func is not None or self.tools:
+            return "completions come from another generator"
+        if model_type not in PROVEN_MODEL_TYPES or getattr(self.model.config, "use_sliding_window", False):
+            return f"it is proven on {' and '.join(PROVEN_MODEL_TYPES)} models, this is {model_type}"
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return "weights are sharded over processes"
+        return None
+
+    def _generate_single_turn(self, prompt_ids: list, images: Any, multimodal_fields: dict, *args: Any) -> tuple:
+        if self.steps_aside or images or multimodal_fields:
+            return super()._generate_single_turn(prompt_ids, images, multimodal_fields, *args)
+        prompts = list(dict.fromkeys(map(tuple, prompt_ids)))
+        number = {prompt: i for i, prompt in enumerate(prompts)}
+        model = self.accelerator.unwrap_model(self.model_wrapped)
+        model.eval()
+        with merged_adapter(model) as policy:
+            completions = decode(
+                policy, self._tokenizer, prompts, [number[tuple(ids)] for ids in prompt_ids],
+                max_new_tokens=self.max_completion_length, temperature=self.temperature, top_p=self.top_p,
+                top_k=self.top_k, stop=self.stop,
+            )  # fmt: skip
+        model.train()
+        pairs = zip(prompt_ids, completions, strict=True)
+        self._sampled_entropy = {(*ids, *completion.ids): completion.entropy for ids, completion in pairs}
+        return [completion.ids for completion in completions], None
+
+    def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> Tensor:
+        without_gradient = self.beta == 0.0 and not self._entropy_bonus_enabled
+        self._teaches = inputs["advantages"] != 0 if without_gradient and inputs["advantages"].dim() == 1 else None
+        try:
+            return super()._compute_loss(model, inputs)
+        finally:
+            self._teaches = None
+
+    def _get_per_token_logps_and_entropies(
+        self, model: torch.nn.Module, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, *args: Any,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+        beyond_text = {k: v for k, v in kwargs.items() if k not in ("batch_size", "compute_entropy") and v is not None}
+        if self.steps_aside or beyond_text.pop("compute_aux_loss", False) or beyond_text:
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
+            )
+        return self._tree_logps(model, input_ids, attention_mask.bool(), logits_to_keep)
+
+    def _tree_logps(
+        self, model: torch.nn.Module, input_ids: Tensor, mask: Tensor, width: int
+    ) -> tuple[Tensor, Tensor, None]:
+        """Log-probabilities and entropies (B, width) of the completions, each shared token computed once.
+
+        The last prompt token is copied to every branch, because it predicts a different first token in each.
+        """
+        rows = [i for i in range(len(input_ids)) if mask[i, -width:].any()]
+        logps = torch.zeros(len(input_ids), width, device=input_ids.device, requires_grad=torch.is_grad_enabled())
+        # What is not computed below was still sampled, and its entropy with it: the metric covers every completion.
+        entropies = torch.zeros(len(input_ids), width, device=input_ids.device)
+        for i in rows:
+            entropies[i] = self._sampled_entropy.get(tuple(input_ids[i][mask[i]].tolist()), 0.0)
+        if self._teaches is not None:
+            teaching = [i for i in rows if self._teaches[i]]
+            # Every process of a distributed run must take part in the backward pass, so one row stays there.
+            rows = teaching or (rows[:1] if self.accelerator.num_processes > 1 else [])
+        if not rows:
+            return logps, entropies, None
+        prompts = [tuple(input_ids[i, :-width][mask[i, :-width]].tolist()) for i in rows]
+        completions = [input_ids[i, -width:][mask[i, -width:]].tolist() for i in rows]
+        distinct = list(dict.fromkeys(prompts))
+        number = {prompt: i for i, prompt in enumerate(distinct)}
+        branches = [
+            (number[prompt], [prompt[-1], *completion[:-1]])
+            for prompt, completion in zip(prompts, completions, strict=True)
+        ]
+        tree = prompt_tree([prompt[:-1] for prompt in distinct], branches, device=input_ids.device)
+        labels = torch.full_like(tree.ids, -100)
+        for span, completion in zip(tree.branches, completions, strict=True):
+            labels[0, span.start : span.stop] = torch.tensor(completion, device=labels.device)
+        with self.accelerator.autocast():
+            device = labels.device.type
+            dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.model.dtype
+            blocked = torch.zeros(tree.mask.shape, dtype=dtype, device=labels.device)
+            outputs = model(
+                input_ids=tree.ids, position_ids=tree.positions, shift_labels=labels, fused_lm_head=True,
+                attention_mask=blocked.masked_fill_(~tree.mask, torch.finfo(dtype).min),
+            )  # fmt: skip
+        logps = logps.to(outputs.log_probs.dtype)
+        for i, span in zip(rows, tree.branches, strict=True):
+            own = slice(span.start, span.stop)
+            logps = logps.index_put((torch.tensor(i), torch.arange(len(span))), outputs.log_probs[0, own])
+            entropies[i, : len(span)] = outputs.entropy[0, own].detach()
+        return logps, entropies, None

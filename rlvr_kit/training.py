@@ -1,0 +1,338 @@
+"""Recipe -> trained run folder: TRL's GRPOTrainer, a held-out curve, checkpoints, and resuming from them."""
+
+import json
+import re
+import resource
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from datasets import Dataset
+from rich.console import Console
+from safetensors import SafetensorError
+from tqdm.auto import tqdm
+from transformers import PrinterCallback, TrainerCallback
+
+from rlvr_kit import UserError
+from rlvr_kit.evaluation import evaluate, refuse_leaks
+from rlvr_kit.models import load_policy, load_tokenizer, pick_dtype
+from rlvr_kit.recipe import Recipe
+from rlvr_kit.rewards import CorrectnessReward, FormatReward
+from rlvr_kit.runs import Run, atomic
+
+#: TRL's name of a metric -> ours in log.jsonl.
+METRICS = {
+    "loss": "loss",
+    "grad_norm": "grad_norm",
+    "learning_rate": "learning_rate",
+    "reward": "reward",
+    "reward_std": "reward_std",
+    "entropy": "entropy",
+    "kl": "kl",
+    "frac_reward_zero_std": "equal_groups",
+    "completions/mean_length": "length",
+    "completions/clipped_ratio": "truncated",
+    "clip_ratio/region_mean": "clipped",
+}
+
+
+def grpo_config(recipe: Recipe, out: Path) -> Any:
+    """The recipe's ``grpo`` section as a ``trl.GRPOConfig``; what the recipe leaves open is TRL's default.
+
+    Raises:
+        UserError: a key that GRPOConfig does not have, or a value that it refuses.
+    """
+    from trl import GRPOConfig
+
+    on_gpu = torch.cuda.is_available()
+    ours = {
+        "output_dir": str(out),
+        "seed": recipe.run.seed,
+        "logging_steps": 1,
+        "save_strategy": "no",  # RunKeeper saves, so that a half-written checkpoint is never taken for a whole one
+        "report_to": "none",
+        "log_completions": True,
+        "disable_tqdm": True,
+        "bf16": on_gpu and pick_dtype(recipe.model.dtype) == torch.bfloat16,
+        "use_cpu": not on_gpu,
+        "dataloader_pin_memory": on_gpu,
+    }
+    unknown = [key for key in recipe.grpo if key not in GRPOConfig.__dataclass_fields__]
+    if unknown:
+        raise UserError(f"recipe {recipe.name}: trl.GRPOConfig has no {', '.join(unknown)} (section grpo)")
+    try:
+        return GRPOConfig(**(ours | recipe.grpo))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"recipe {recipe.name}, section grpo: {error}") from None
+
+
+def lora_config(recipe: Recipe) -> Any:
+    """The recipe's ``lora`` section as a ``peft.LoraConfig``, or None when every weight is trained."""
+    from peft import LoraConfig
+
+    if recipe.lora is None:
+        return None
+    try:
+        return LoraConfig(task_type="CAUSAL_LM", **recipe.lora)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"recipe {recipe.name}, section lora: {error}") from None
+
+
+def peak_memory_gib() -> float:
+    """The most memory this process has held so far: on the GPU where there is one, else resident, in GiB."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+class RunKeeper(TrainerCallback):
+    """Writes the run folder while TRL trains: log lines, the held-out curve, checkpoints; shows the progress."""
+
+    def __init__(
+        self, recipe: Recipe, run: Run, heldout: Dataset, seconds_before: float, live: Callable[[Run], None] | None
+    ) -> None:
+        self.recipe, self.run, self.heldout, self.live = recipe, run, heldout, live
+        self.started = time.monotonic() - seconds_before
+        self.trainer: Any = None
+        self.bar: Any = None
+        self.stopped_by: str | None = None
+        self.signal: int | None = None
+
+    def measure(self) -> dict[str, Any]:
+        """Strict, lenient and format shares on the held-out problems, greedy, as log.jsonl names them."""
+        policy = self.trainer.accelerator.unwrap_model(self.trainer.model_wrapped)
+        summary = evaluate(
+            policy, self.trainer.processing_class, self.heldout, self.recipe.template(), label="held-out",
+            max_new_tokens=self.recipe.max_new_tokens, batch_size=self.recipe.evaluation.batch_size, quiet=True,
+        ).summary  # fmt: skip
+        keys = ("n", "strict", "strict_ci", "lenient", "lenient_ci", "format", "format_ci", "truncated")
+        return {f"heldout/{key}": summary[key] for key in keys}
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Append one line to log.jsonl; where nobody watches a bar, print it, since a job's metrics are read there."""
+        line["seconds"] = round(time.monotonic() - self.started, 2)
+        self.run.append_log(line)
+        if not sys.stdout.isatty() and "ipykernel" not in sys.modules:
+            print(json.dumps(line), flush=True)
+        if self.live:
+            self.live(self.run)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.is_world_process_zero:
+            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="GRPO", unit="step")
+            if state.global_step == 0:
+                self.write({"step": 0, "completions": 0} | self.measure())
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if "loss" not in logs:  # TRL's closing line of totals
+            return
+        step = state.global_step
+        if state.is_world_process_zero:
+            line = {"step": step, "completions": step * self.completions_per_step}
+            line |= {ours: logs[theirs] for theirs, ours in METRICS.items() if theirs in logs}
+            line |= {key[: -len("/mean")]: v for key, v in logs.items() if re.fullmatch("rewards/.*/mean", key)}
+            if step % self.recipe.evaluation.every_steps == 0 or step == state.max_steps:
+                line |= self.measure()
+            self.write(line)
+            self.bar.update(1)
+            shown = {"reward": f"{line['reward']:.2f}", "length": f"{line['length']:.0f}"}
+            self.bar.set_postfix(shown)
+        if step % self.recipe.run.save_steps == 0 or self.stopped_by or self.signal:
+            control.should_save = True
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        limit = self.recipe.run.max_minutes
+        if limit and time.monotonic() - self.started > 60 * limit:
+            self.stopped_by = f"the time budget of {limit:g} minutes (run.max_minutes)"
+        if self.stopped_by or self.signal:
+            control.should_training_stop = True
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    @property
+    def completions_per_step(self) -> int:
+        """How many completions, over all processes, one optimizer step learns from."""
+        args = self.trainer.args
+        return args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+
+
+def _trainer_class(recipe: Recipe, folder: Path) -> type:
+    """TRL's trainer, or the one that shares prefixes, with checkpoints that are whole or not there at all."""
+    from trl import GRPOTrainer
+    from trl.trainer import grpo_trainer
+
+    from rlvr_kit.shared_prefix import SharedPrefixGRPOTrainer
+
+    # TRL prints every completion at every step; they are kept in completions/, to be looked at when wanted.
+    grpo_trainer.print_prompt_completions_sample = lambda *args, **kwargs: None
+    base: Any = SharedPrefixGRPOTrainer if recipe.run.shared_prefix else GRPOTrainer
+
+    class Trainer(base):
+        def _get_output_dir(self, trial: Any) -> str:
+            return str(folder / "checkpoints" / ".partial")
+
+        def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+            """A run folder describes itself; a README in each checkpoint would say less."""
+
+        def _save_checkpoint(self, model: Any, trial: Any) -> None:
+            partial = Path(self._get_output_dir(trial))
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                whole = folder / "checkpoints" / f"checkpoint-{self.state.global_step}"
+                shutil.rmtree(whole, ignore_errors=True)
+                (partial / whole.name).rename(whole)
+                shutil.rmtree(partial)
+                for old in checkpoints(folder)[:-2]:
+                    shutil.rmtree(old)
+
+    return Trainer
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The whole checkpoints of a run folder, oldest first."""
+    found = (folder / "checkpoints").glob("checkpoint-*")
+    return sorted((path for path in found if path.is_dir()), key=lambda path: int(path.name.split("-")[1]))
+
+
+def _open_run(recipe: Recipe, folder: Path) -> tuple[Run, Path | None]:
+    """Make the run folder, or find where to go on in it; refuse one that holds another run."""
+    run = Run(folder)
+    kept = folder / "recipe.yaml"
+    if kept.exists():
+        before, now = yaml.safe_load(kept.read_text(encoding="utf-8")), yaml.safe_load(recipe.to_yaml())
+        differing = [key for key in now if before.get(key) != now[key]]
+        if differing:
+            raise UserError(
+                f"{folder} holds another run (its recipe has another {', '.join(differing)}); choose another output "
+                "folder, or give that run's own recipe to go on with it"
+            )
+    elif (folder / "log.jsonl").exists() or (folder / "model").exists():
+        raise UserError(f"{folder} holds another run (with no recipe.yaml); choose another output folder")
+    with atomic(kept) as draft:
+        draft.write_text(recipe.to_yaml(), encoding="utf-8")
+    shutil.rmtree(folder / "checkpoints" / ".partial", ignore_errors=True)
+    last = (checkpoints(folder) or [None])[-1]
+    run.forget_after(int(last.name.split("-")[1]) if last else -1)
+    return run, last
+
+
+def train(
+    recipe: Recipe, out: str | Path, *, rewards: list[Any] | None = None, live: Callable[[Run], None] | None = None
+) -> Run:
+    """Train as the recipe says, into the run folder ``out``; go on where that folder's last checkpoint ended.
+
+    ``rewards`` replaces the recipe's two reward functions (the notebook on reward hacking does that); ``live`` is called
+    with the run after each line of its log.
+
+    Raises:
+        UserError: what cannot work, before anything is loaded; a folder with another run; a full disk.
+        Interrupted: Ctrl-C or SIGTERM; a checkpoint was written, and the same call goes on from there.
+
+    Example:
+        >>> from rlvr_kit.recipe import load_recipe
+        >>> run = train(load_recipe("smoke"), "runs/smoke")  # doctest: +SKIP
+    """
+    folder = Path(out)
+    config, lora = grpo_config(recipe, folder), lora_config(recipe)
+    problems, heldout, template = recipe.training_problems(), recipe.heldout_problems(), recipe.template()
+    refuse_leaks(recipe.test_problems(), [*problems["question"], *(e.question for e in template.exemplars)])
+    run, checkpoint = _open_run(recipe, folder)
+    if (folder / "model").exists():
+        Console(stderr=True).print(f"{folder} is a finished run of this recipe; nothing to do")
+        return run
+    tokenizer = load_tokenizer(recipe.model.name, recipe.model.revision)
+    policy = load_policy(
+        recipe.model.name, revision=recipe.model.revision, dtype=recipe.model.dtype, seed=recipe.run.seed,
+        in_4bit=recipe.model.load_in_4bit,
+    )  # fmt: skip
+    chat = bool(getattr(tokenizer, "chat_template", None))
+    prompts = [template.messages(q) if chat else template.render(tokenizer, q) for q in problems["question"]]
+    dataset = Dataset.from_dict({"prompt": prompts, "gold": problems["gold"]})
+    before = float(run.log().seconds.iloc[-1]) if checkpoint else 0.0
+    keeper = RunKeeper(recipe, run, heldout, before, live)
+    trainer = _trainer_class(recipe, folder)(
+        model=policy, args=config, processing_class=tokenizer, train_dataset=dataset, peft_config=lora,
+        reward_funcs=rewards or [FormatReward(recipe.rewards.format), CorrectnessReward(recipe.rewards.correct)],
+        callbacks=[keeper],
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
+    keeper.trainer = trainer
+    with _signals(keeper):
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(folder / "checkpoints" / ".partial", ignore_errors=True)
+            raise UserError(f"training stopped, {folder} cannot be written: {error}; free some space, then go on") from None
+    if keeper.signal:
+        raise Interrupted(keeper.signal, f"stopped at step {trainer.state.global_step}; the same command goes on from there")
+    if trainer.accelerator.is_main_process:
+        _finish(recipe, run, trainer, keeper)
+    return run
+
+
+def _finish(recipe: Recipe, run: Run, trainer: Any, keeper: RunKeeper) -> None:
+    """Write model/ (LoRA merged into the weights, with the prompt template) and summary.json."""
+    policy = trainer.accelerator.unwrap_model(trainer.model)
+    if recipe.lora is not None and not recipe.model.load_in_4bit:
+        policy = policy.merge_and_unload()
+    partial = run.path / "checkpoints" / ".model"
+    try:
+        policy.save_pretrained(partial)
+        trainer.processing_class.save_pretrained(partial)
+        (partial / "prompt.json").write_text(json.dumps(recipe.template().to_dict(), indent=2), encoding="utf-8")
+        partial.rename(run.path / "model")
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise UserError(f"the trained model cannot be saved in {run.path}: {error}; free some space, then go on") from None
+    last = run.log().iloc[-1]
+    run.write_summary({
+        "recipe": recipe.name,
+        "model": recipe.model.name,
+        "data": recipe.data.source,
+        "steps": int(last.step),
+        "completions": int(last.completions),
+        "training_minutes": round(float(last.seconds) / 60, 2),
+        "peak_memory_gib": round(peak_memory_gib(), 2),
+        "stopped_by": keeper.stopped_by,
+    })
+
+
+class Interrupted(UserError):
+    """Training was asked to stop, and did, with a checkpoint; ``signal`` is the signal's number."""
+
+    def __init__(self, signal_number: int, message: str) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number
+
+
+@contextmanager
+def _signals(keeper: RunKeeper) -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into a checkpoint at the end of the step; a second Ctrl-C stops at once."""
+
+    def ask(number: int, frame: Any) -> None:
+        if keeper.signal == signal.SIGINT == number:
+            raise KeyboardInterrupt
+        keeper.signal = number
+        Console(stderr=True).print("\nstopping after this step, with a checkpoint")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
