@@ -5,12 +5,14 @@ by the kit keeps its template in ``prompt.json``: evaluating it with another one
 """
 
 import hashlib
+import importlib.util
 import json
 import re
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -19,13 +21,15 @@ from tqdm.auto import tqdm
 from rlvr_kit import UserError
 from rlvr_kit.prompts import Template
 from rlvr_kit.runs import Run
-from rlvr_kit.statistics import mcnemar_exact, paired_bootstrap, pass_at_k, wilson_interval
+from rlvr_kit.statistics import compare as compare
+from rlvr_kit.statistics import pass_at_k, wilson_interval
 from rlvr_kit.verifier import verify
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from rlvr_kit.generation import Completion
+    from rlvr_kit.recipe import Recipe
 
 
 #: What is kept of a problem beside its completions; ``kind`` where the data has it.
@@ -43,19 +47,20 @@ class Evaluation:
 def evaluate(
     model: Any, tokenizer: Any, problems: "Dataset", template: Template, *, label: str, samples: int = 1,
     max_new_tokens: int = 256, temperature: float = 0.0, batch_size: int = 32, seed: int = 0,
-    out: Run | None = None, any_shots: bool = False, about: dict[str, Any] | None = None,
+    out: Run | None = None, any_shots: bool = False, quiet: bool = False, about: dict[str, Any] | None = None,
 ) -> Evaluation:  # fmt: skip
     """Let `model` solve `problems` (rows of question and gold), greedily or in `samples` tries; judge them.
 
     With `out` the rows are kept in its ``evals/`` as they come, and rows already there from the same weights,
     prompt and settings are not generated again. `any_shots` allows other exemplars than in training.
-    `about` goes into the summary (the names of model and data, say).
+    `quiet` shows no progress bar; `about` goes into the summary (the names of model and data, say).
     Raises UserError when an exemplar is one of the problems, or the template is not that of a trained model.
 
     >>> evaluate(policy, tokenizer, problems, Template(), label="base").summary["strict"]  # doctest: +SKIP
     """
     from rlvr_kit.generation import generate  # here, because it loads torch
 
+    generate = getattr(model, "serve", generate)
     if not len(problems):
         raise UserError("there is no problem to evaluate on")
     refuse_leaks(problems, [exemplar.question for exemplar in template.exemplars])
@@ -73,7 +78,7 @@ def evaluate(
     for row in todo:
         row["prompt"] = template.render(tokenizer, row["question"])
     began = time.perf_counter()
-    with tqdm(total=len(problems), initial=len(done), desc=label, unit="problem") as bar:
+    with tqdm(total=len(problems), initial=len(done), desc=label, unit="problem", disable=quiet) as bar:
 
         def judge(batch: dict[int, list["Completion"]]) -> None:
             for where, completions in batch.items():
@@ -101,6 +106,60 @@ def evaluate(
     if out:
         out.save_evaluation(label, result.rows, result.summary)
     return result
+
+
+def evaluate_recipe(
+    recipe: "Recipe",
+    *,
+    label: str,
+    model: str | None = None,
+    shots: int | None = None,
+    out: Run | None = None,
+) -> Evaluation:
+    """Evaluate `model`, or else the recipe's own, on the recipe's test problems, with the recipe's prompt.
+
+    `shots` sets another number of exemplars. Where there are vLLM and a GPU, vLLM writes the completions.
+
+    >>> evaluate_recipe(load_recipe("cpu"), label="tuned", model="runs/latest/model")  # doctest: +SKIP
+    """
+    import torch
+
+    from rlvr_kit.models import load_policy, load_tokenizer, resolve_model
+
+    name, template = model or recipe.model.name, recipe.template(shots)
+    refuse_other_template(resolve_model(name), template, shots is not None)
+    faster = torch.cuda.is_available() and importlib.util.find_spec("vllm") is not None
+    policy = _vllm(resolve_model(name)) if faster else load_policy(name, dtype=recipe.model.dtype)
+    return evaluate(
+        policy, load_tokenizer(name), recipe.test_problems(), template, label=label, out=out,
+        max_new_tokens=recipe.max_new_tokens, batch_size=recipe.evaluation.batch_size,
+        any_shots=shots is not None, about={"model": name, "data": recipe.data.source},
+    )  # fmt: skip
+
+
+def _vllm(name: str) -> Any:
+    """A model served by vLLM, which batches and shares prompt beginnings by itself."""
+    from vllm import LLM, SamplingParams
+
+    from rlvr_kit.generation import Completion
+
+    engine = LLM(model=name, enable_prefix_caching=True)
+
+    def serve(_: Any, tokenizer: Any, prompts: list[str], **options: Any) -> None:
+        ids = tokenizer(prompts, add_special_tokens=False)["input_ids"]
+        settings = {key: options[key] for key in ("temperature", "seed", "stop")}
+        settings |= {"n": options["samples"], "max_tokens": options["max_new_tokens"]}
+        answers = engine.generate(
+            [{"prompt_token_ids": prompt} for prompt in ids], SamplingParams(**settings)
+        )
+        for i, answer in enumerate(answers):
+            texts = [
+                Completion(o.text, list(o.token_ids), o.finish_reason == "length") for o in answer.outputs
+            ]
+            options["on_batch"]({i: texts})
+
+    saved = [name, *(file.stat().st_mtime for file in sorted(Path(name).glob("*.safetensors")))]
+    return SimpleNamespace(name_or_path=name, saved=saved, parameters=list, serve=serve)
 
 
 def summarize(rows: pd.DataFrame) -> dict[str, Any]:
@@ -134,48 +193,6 @@ def summarize(rows: pd.DataFrame) -> dict[str, Any]:
     return summary
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Two models on the same ``n`` problems: what both, one or neither solve, and what follows by rule."""
-
-    n: int
-    both: int
-    only_base: int
-    only_tuned: int
-    neither: int
-    difference: float
-    ci: tuple[float, float]
-    p: float
-    sentence: str
-
-
-def compare(base: pd.DataFrame, tuned: pd.DataFrame, by: str = "correct") -> Comparison:
-    """Paired comparison of two evaluations' rows, one a problem; significant is an exact McNemar p < 0.05.
-
-    Raises UserError unless both sides asked the same questions, once each.
-    """
-    pairs = base.merge(tuned, on=["problem", "question", "gold"], suffixes=("", "_tuned"))
-    if not len(base) == len(tuned) == len(pairs) == pairs.problem.nunique() > 0:
-        sizes = f"{len(base)} rows against {len(tuned)}, {pairs.problem.nunique()} problems in common"
-        raise UserError(
-            f"a paired comparison needs the same problems on both sides, one row each, not {sizes}"
-        )
-    before, after = pairs[by].astype(bool), pairs[f"{by}_tuned"].astype(bool)
-    n, both, lost, won = (
-        int(x.sum()) for x in (before | True, before & after, before & ~after, after & ~before)
-    )
-    p, ci, gain = mcnemar_exact(lost, won), paired_bootstrap(before, after), (won - lost) / n
-    verdict = (
-        "No evidence of a difference" if p >= 0.05 else f"A significant {'gain' if gain > 0 else 'loss'}"
-    )
-    sentence = (
-        f"{verdict}: {after.mean():.1%} against {before.mean():.1%} of the same {n} problems, "
-        f"{100 * gain:+.1f} points (95 % interval {100 * ci[0]:+.1f} to {100 * ci[1]:+.1f}); "
-        f"{won} newly solved, {lost} lost, exact McNemar p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}."
-    )
-    return Comparison(n, both, lost, won, n - both - lost - won, gain, ci, p, sentence)
-
-
 def refuse_leaks(problems: "Dataset", seen: Iterable[str]) -> None:
     """Raise UserError when a question `seen` in the prompt or in training is one of `problems`."""
     plain = {
@@ -206,7 +223,7 @@ def _fingerprint(model: Any, template: Template, settings: dict[str, Any]) -> st
     weights = [
         float(w.detach().flatten()[:: max(1, w.numel() // 64)].double().sum()) for w in model.parameters()
     ]
-    made_by = [weights, template.to_dict(), settings]
+    made_by = [getattr(model, "saved", weights), template.to_dict(), settings]
     return hashlib.sha256(json.dumps(made_by).encode()).hexdigest()[:12]
 
 

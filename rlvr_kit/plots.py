@@ -16,9 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rlvr_kit import UserError
-from rlvr_kit.evaluation import compare
 from rlvr_kit.runs import Run
-from rlvr_kit.statistics import paired_bootstrap, wilson_interval
+from rlvr_kit.statistics import compare, paired_bootstrap, wilson_interval
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#000000")
 LINES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))

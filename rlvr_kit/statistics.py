@@ -1,11 +1,16 @@
-"""How sure can we be? Intervals, paired tests and pass@k: thin over scipy, and all of it on plain numbers."""
+"""How sure can we be? Intervals, paired tests, pass@k and a conclusion by rule: thin over scipy."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.stats import binomtest, norm
 
 from rlvr_kit import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def wilson_interval(k: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -85,3 +90,45 @@ def problems_needed(base: float, gain: float, discordant: float | None = None, p
     flips = max(abs(gain), base * (1 - tuned) + tuned * (1 - base) if discordant is None else discordant)
     spread = norm.ppf(0.975) * np.sqrt(flips) + norm.ppf(power) * np.sqrt(flips - gain**2)
     return int(np.ceil((spread / gain) ** 2))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on the same ``n`` problems: what both, one or neither solve, and what follows by rule."""
+
+    n: int
+    both: int
+    only_base: int
+    only_tuned: int
+    neither: int
+    difference: float
+    ci: tuple[float, float]
+    p: float
+    sentence: str
+
+
+def compare(base: "pd.DataFrame", tuned: "pd.DataFrame", by: str = "correct") -> Comparison:
+    """Paired comparison of two evaluations' rows, one a problem; significant is an exact McNemar p < 0.05.
+
+    Raises UserError unless both sides asked the same questions, once each.
+    """
+    pairs = base.merge(tuned, on=["problem", "question", "gold"], suffixes=("", "_tuned"))
+    if not len(base) == len(tuned) == len(pairs) == pairs.problem.nunique() > 0:
+        sizes = f"{len(base)} rows against {len(tuned)}, {pairs.problem.nunique()} problems in common"
+        raise UserError(
+            f"a paired comparison needs the same problems on both sides, one row each, not {sizes}"
+        )
+    before, after = pairs[by].astype(bool), pairs[f"{by}_tuned"].astype(bool)
+    n, both, lost, won = (
+        int(x.sum()) for x in (before | True, before & after, before & ~after, after & ~before)
+    )
+    p, ci, gain = mcnemar_exact(lost, won), paired_bootstrap(before, after), (won - lost) / n
+    verdict = (
+        "No evidence of a difference" if p >= 0.05 else f"A significant {'gain' if gain > 0 else 'loss'}"
+    )
+    sentence = (
+        f"{verdict}: {after.mean():.1%} against {before.mean():.1%} of the same {n} problems, "
+        f"{100 * gain:+.1f} points (95 % interval {100 * ci[0]:+.1f} to {100 * ci[1]:+.1f}); "
+        f"{won} newly solved, {lost} lost, exact McNemar p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}."
+    )
+    return Comparison(n, both, lost, won, n - both - lost - won, gain, ci, p, sentence)

@@ -1,4 +1,7 @@
 import json
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType, SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -6,10 +9,11 @@ from datasets import Dataset
 
 import rlvr_kit.generation
 from rlvr_kit import UserError
-from rlvr_kit.evaluation import compare, evaluate, refuse_leaks, summarize
+from rlvr_kit.evaluation import evaluate, evaluate_recipe, refuse_leaks, summarize
 from rlvr_kit.generation import Completion
 from rlvr_kit.models import load_policy, load_tokenizer
 from rlvr_kit.prompts import INSTRUCTION, Exemplar, Template
+from rlvr_kit.recipe import load_recipe
 from rlvr_kit.rewards import CorrectnessReward, FormatReward
 from rlvr_kit.runs import Run
 from rlvr_kit.word_problems import make_word_problems
@@ -169,36 +173,44 @@ def test_a_trained_model_is_evaluated_with_its_own_template(model, scripted, tmp
     assert run(model, template=shots, any_shots=True).summary["shots"] == 1
 
 
-def rows(solved):
-    table = {"problem": range(len(solved)), "question": [f"q{i}" for i in range(len(solved))]}
-    return pd.DataFrame(table | {"gold": "1", "correct": solved, "lenient_correct": solved})
+def test_a_recipe_names_all_that_an_evaluation_needs(tmp_path):
+    recipe = load_recipe("smoke", ["evaluation.n=3"])
+    result = evaluate_recipe(recipe, label="base", shots=2, out=Run(tmp_path))
+    told = {"model": "tiny-random", "data": "word_problems", "shots": 2, "n": 3}
+    assert told.items() <= Run(tmp_path).evaluation("base")[1].items()
+    assert result.rows.tokens.max() <= recipe.max_new_tokens
 
 
-@pytest.mark.parametrize(
-    ("base", "tuned", "words"),
-    [
-        ([0] * 20 + [1] * 20, [0] * 20 + [1] * 20, "No evidence"),
-        ([0] * 40, [0] * 35 + [1] * 5, "No evidence"),  # exact p = 0.0625
-        ([0] * 40, [0] * 34 + [1] * 6, "A significant gain"),  # exact p = 0.03125
-        ([1] * 40, [1] * 30 + [0] * 10, "A significant loss"),
-    ],
-)
-def test_the_conclusion_follows_from_the_numbers(base, tuned, words):
-    result = compare(rows(base), rows(tuned))
-    assert result.sentence.startswith(words)
-    assert result.both + result.only_base + result.only_tuned + result.neither == result.n == 40
-    assert result.difference == pytest.approx((sum(tuned) - sum(base)) / 40)
-    assert result.ci[0] <= result.difference <= result.ci[1]
-    assert compare(rows(tuned), rows(base)).only_base == result.only_tuned
+def test_a_model_folder_of_another_prompt_is_refused_before_it_is_loaded(tmp_path):
+    (tmp_path / "config.json").touch()
+    (tmp_path / "prompt.json").write_text(json.dumps(Template(instruction="Rhyme.").to_dict()))
+    with pytest.raises(UserError, match="Rhyme"):
+        evaluate_recipe(load_recipe("smoke"), label="tuned", model=str(tmp_path))
 
 
-def test_a_conclusion_needs_the_same_problems():
-    with pytest.raises(UserError, match="same problems"):
-        compare(rows([0, 1, 1]), rows([0, 1]))
-    with pytest.raises(UserError, match="same problems"):
-        compare(rows([0, 1]), rows([0, 1]).assign(question="another"))
+def test_vllm_writes_where_it_is_installed(monkeypatch):
+    """A stand-in module: it checks what vLLM would be asked, not vLLM itself."""
+    said = SimpleNamespace(text="One.\n#### 1", token_ids=[5, 6], finish_reason="length")
+
+    class LLM(SimpleNamespace):
+        def generate(self, prompts, settings):
+            assert settings.n == 1
+            assert settings.temperature == 0
+            assert settings.max_tokens == 12
+            return [SimpleNamespace(outputs=[said]) for _ in prompts]
+
+    vllm = ModuleType("vllm")
+    vllm.LLM, vllm.SamplingParams = LLM, SimpleNamespace
+    vllm.__spec__ = ModuleSpec("vllm", None)
+    monkeypatch.setitem(sys.modules, "vllm", vllm)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    result = evaluate_recipe(load_recipe("smoke"), label="base")
+    assert result.rows.completion.tolist() == [said.text] * 12
+    assert result.summary["truncated"] == 1.0
 
 
 def test_a_summary_is_of_rows_alone():
-    table = rows([0, 1, 1, 0]).assign(sample=0, format_ok=True, truncated=False)
+    table = pd.DataFrame({"problem": range(4), "sample": 0, "correct": [False, True, True, False]})
+    table = table.assign(lenient_correct=True, format_ok=True, truncated=False)
     assert summarize(table)["strict"] == 0.5
+    assert summarize(table)["lenient_ci"] == pytest.approx([0.5101, 1.0], abs=1e-4)

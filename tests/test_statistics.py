@@ -2,13 +2,21 @@ from fractions import Fraction
 from math import comb
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from rlvr_kit import UserError
-from rlvr_kit.statistics import mcnemar_exact, paired_bootstrap, pass_at_k, problems_needed, wilson_interval
+from rlvr_kit.statistics import (
+    compare,
+    mcnemar_exact,
+    paired_bootstrap,
+    pass_at_k,
+    problems_needed,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(
@@ -107,3 +115,33 @@ def test_the_number_of_problems_needed_gives_the_power_promised():
 def test_impossible_numbers_are_refused(call):
     with pytest.raises(UserError):
         call()
+
+
+def rows(solved):
+    table = {"problem": range(len(solved)), "question": [f"q{i}" for i in range(len(solved))]}
+    return pd.DataFrame(table | {"gold": "1", "correct": solved, "lenient_correct": solved})
+
+
+@pytest.mark.parametrize(
+    ("base", "tuned", "words"),
+    [
+        ([0] * 20 + [1] * 20, [0] * 20 + [1] * 20, "No evidence"),
+        ([0] * 40, [0] * 35 + [1] * 5, "No evidence"),  # exact p = 0.0625
+        ([0] * 40, [0] * 34 + [1] * 6, "A significant gain"),  # exact p = 0.03125
+        ([1] * 40, [1] * 30 + [0] * 10, "A significant loss"),
+    ],
+)
+def test_the_conclusion_follows_from_the_numbers(base, tuned, words):
+    result = compare(rows(base), rows(tuned))
+    assert result.sentence.startswith(words)
+    assert result.both + result.only_base + result.only_tuned + result.neither == result.n == 40
+    assert result.difference == pytest.approx((sum(tuned) - sum(base)) / 40)
+    assert result.ci[0] <= result.difference <= result.ci[1]
+    assert compare(rows(tuned), rows(base)).only_base == result.only_tuned
+
+
+def test_a_conclusion_needs_the_same_problems():
+    with pytest.raises(UserError, match="same problems"):
+        compare(rows([0, 1, 1]), rows([0, 1]))
+    with pytest.raises(UserError, match="same problems"):
+        compare(rows([0, 1]), rows([0, 1]).assign(question="another"))
