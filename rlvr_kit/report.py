@@ -4,6 +4,7 @@ nbconvert turns each executed notebook into HTML; pictures are embedded, formula
 between notebooks become links within the page. The page around them is ``report.html.j2``.
 """
 
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -89,11 +90,14 @@ def _section(copy: Path) -> dict[str, Any]:
 class MathML(IPythonRenderer):
     """Markdown to HTML with formulas as MathML, which browsers draw without MathJax from a CDN."""
 
-    def inline_math(self, body: str) -> str:
-        return convert(body)
+    def inline_math(self, body: str, display: str = "inline") -> str:
+        try:
+            return convert(body, display=display)
+        except Exception:  # printed text with two dollar signs in it need not be a formula
+            return f"<code>${escape(body)}$</code>"
 
     def block_math(self, body: str) -> str:
-        return convert(body, display="block")
+        return self.inline_math(body, "block")
 
 
 class Fragment(HTMLExporter):

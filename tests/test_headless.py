@@ -42,7 +42,7 @@ Each reward against its group, $\hat A_i = \frac{r_i - \bar r}{\sigma}$, or
 
 $$\mathcal L = -\frac{1}{G}\sum_{i=1}^{G} \min(\rho_i \hat A_i, \operatorname{clip}(\rho_i) \hat A_i)$$
 
-It costs `$5` in code. See [training](02_train.ipynb#Advantage) and [the paper](https://example.org/paper).
+It costs `$5` in code, and $\notmath{$ is no formula. See [training](02_train.ipynb#Advantage) and [the paper](https://example.org/paper).
 """
 
 
@@ -139,7 +139,7 @@ def test_report_draws_formulas_without_javascript(finished):
     page = BeautifulSoup((run / "report.html").read_text(), "html.parser")
     inline, block = page.find_all("math")
     assert inline["display"] == "inline" and block["display"] == "block"
-    assert "$5" in [code.get_text() for code in page.find_all("code")]
+    assert {"$5", r"$\notmath{$"} <= {code.get_text() for code in page.find_all("code")}
     assert "widget" not in page.main.get_text()
 
 

@@ -5,8 +5,10 @@ import re
 import nbformat
 import papermill
 import pytest
+from bs4 import BeautifulSoup
 
 from rlvr_kit import PROJECT
+from rlvr_kit.report import build_report
 
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 PARAMETERS = """\
@@ -58,6 +60,17 @@ def test_static_opens_alike(path):
 def test_static_runs_anywhere(path, rule):
     cells = nbformat.read(path, as_version=4).cells
     assert not [cell.id for cell in cells if re.search(UNWANTED[rule], cell.source, re.MULTILINE)]
+
+
+@each_notebook
+def test_static_formulas_are_drawn_in_the_report(path):
+    shares = {"n": 9, "strict": 0, "lenient": 0, "format": 0, "truncated": 0}
+    figures = {"minutes": 1, "peak_memory_gib": None, "mcnemar_p": 1, "base": shares, "tuned": shares}
+    page = BeautifulSoup(build_report([path], figures, ""), "html.parser")
+    assert not [
+        math.get_text() for math in page.find_all("math") if "\\" in math.get_text()
+    ]  # unknown commands
+    assert not [code.get_text() for code in page.find_all("code") if re.fullmatch(r"\$.*\$", code.get_text())]
 
 
 @each_notebook
