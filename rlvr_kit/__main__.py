@@ -1,0 +1,130 @@
+"""``python -m rlvr_kit doctor | score | plan | train | evaluate | submit | notebooks``."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from rlvr_kit import UserError
+from rlvr_kit.recipe import load_recipe
+
+app = typer.Typer(
+    help="Reinforcement learning with verifiable rewards: score, plan, train, measure.",
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+)  # fmt: skip
+RecipeName = Annotated[str, typer.Option("--recipe", "-r", help="A recipe's name (cpu, gpu, …) or its .yaml file.")]
+Overrides = Annotated[list[str], typer.Option("--set", help="Override, e.g. --set grpo.learning_rate=1e-5.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="The run folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+@app.command()
+def doctor() -> None:
+    """What this machine can run."""
+    from rlvr_kit.doctor import check_machine
+
+    for item, value, verdict in check_machine():
+        Console().print(f"[bold]{item}[/]: {value}. {verdict}", highlight=False)
+
+
+@app.command()
+def score(
+    file: Annotated[str, typer.Argument(help="JSON lines with `completion` and `gold` (or `answer`); - is stdin.")] = "-",
+) -> None:
+    """Judge completions with the verifier; verdicts on stdout, a summary on stderr."""
+    from rlvr_kit.scoring import score_lines
+
+    if file == "-":
+        raise typer.Exit(score_lines(sys.stdin, sys.stdout, sys.stderr))
+    try:
+        with open(file, encoding="utf-8") as lines:
+            raise typer.Exit(score_lines(lines, sys.stdout, sys.stderr))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {file}: {error}") from None
+
+
+@app.command()
+def plan(
+    recipe: RecipeName = "cpu",
+    overrides: Overrides = [],  # noqa: B006
+    gpu_memory: Annotated[float | None, typer.Option(help="GiB of a GPU to plan for, instead of this machine.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What a recipe will need: batches, memory, time."""
+    from rlvr_kit.planning import plan as make_plan
+
+    result = make_plan(load_recipe(recipe, overrides), gpu_memory)
+    if as_json:
+        print(json.dumps(result.to_dict(), indent=2))
+    else:
+        Console().print(result)
+
+
+@app.command()
+def train(out: Out, recipe: RecipeName = "cpu", overrides: Overrides = []) -> None:  # noqa: B006
+    """Train as a recipe says; the same command goes on with a run that was interrupted."""
+    settings = load_recipe(recipe, overrides)
+    from rlvr_kit.training import train as run_training
+
+    run = run_training(settings, out)
+    Console(stderr=True).print(f"trained: {run.path / 'model'}", highlight=False)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Option(help="bundled, a folder (RUN/model), or a Hub id.")] = "bundled",
+    data: Annotated[str, typer.Option(help="word_problems, gsm8k, or a folder with test.jsonl.")] = "word_problems",
+    recipe: Annotated[str, typer.Option("--recipe", "-r", help="Where prompt, token limit and data settings come from.")] = "cpu",
+    overrides: Overrides = [],  # noqa: B006
+    shots: Annotated[int | None, typer.Option(help="Exemplars in the prompt; as the recipe says if not given.")] = None,
+    n: Annotated[int, typer.Option("--n", help="Test problems.")] = 256,
+    samples: Annotated[int, typer.Option(help="Completions a problem; more than one needs --temperature.")] = 1,
+    temperature: float = 0.0,
+    max_new_tokens: Annotated[int | None, typer.Option(help="As the recipe says if not given.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder that keeps the rows and resumes.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a model on the test split: strict and lenient accuracy, with n and 95 % intervals."""
+    settings = load_recipe(recipe, [f"data.source={data}", f"evaluation.n={n}", *overrides])
+    problems, template = settings.test_problems(), settings.template(shots)
+    from rlvr_kit.evaluation import evaluate as measure
+    from rlvr_kit.models import load_policy, load_tokenizer
+    from rlvr_kit.runs import Run
+
+    label = f"{Path(model).name}-{Path(data).name}-{len(template.exemplars)}shot"
+    result = measure(
+        load_policy(model), load_tokenizer(model), problems, template, label=label, samples=samples,
+        temperature=temperature, max_new_tokens=max_new_tokens or settings.max_new_tokens,
+        any_shots=shots is not None, out=Run(out or Path("runs") / "evaluations"), about={"model": model, "data": data},
+    ).summary  # fmt: skip
+    if as_json:
+        print(json.dumps(result, indent=2))
+        return
+    for share in ("strict", "lenient", "format", "truncated"):
+        low, high = result[f"{share}_ci"]
+        print(f"{share:10}{result[share]:6.1%}  (n={result['n']}, 95 % interval {low:.1%} to {high:.1%})")
+    print(f"{result['seconds']} s; rows in {(out or Path('runs') / 'evaluations') / 'evals' / label}.parquet")
+
+
+@app.command()
+def notebooks(out: Out, recipe: RecipeName = "cpu", seed: int = 0) -> None:
+    """Execute the whole series of notebooks and write its report."""
+    from rlvr_kit.headless import run_notebooks
+
+    run_notebooks(recipe, out, seed)
+
+
+def main() -> None:
+    """Run the command line; what a person can put right is one line on stderr, never a traceback."""
+    try:
+        app()
+    except UserError as error:
+        Console(stderr=True, soft_wrap=True).print("error:", str(error), style="red", highlight=False, markup=False)
+        sys.exit(getattr(error, "exit_code", 1))
+
+
+if __name__ == "__main__":
+    main()
