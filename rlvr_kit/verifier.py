@@ -55,7 +55,7 @@ _ROLE = re.compile(r"<\|\w+\|>|\[/?INST\]|</s>|<(?:start|end)_of_turn>")
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff]")
 _GROUPING = re.compile(r"(?<=\d)(?:\{,\}|,?\\[,!;: ]|[\u00a0\u2009\u202f])(?=\d{3})")  # LaTeX, spaces
 _JOIN = rf"{_MINUS}.,:/\^*x\u00d7+"
-_LAST_START = re.compile(rf"(?s).*(?<![\w^])(?<![\^_]\{{)(?<!\d[{_JOIN}])\d")
+_LAST_START = re.compile(rf"(?s).*(?<![^\W_])(?<![^\W_]_)(?<!\^)(?<![\^_]\{{)(?<!\d[{_JOIN}])\d")
 _POWER = "\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u2079"  # superscripts, and fractions in one character
 _TOKEN = re.compile(rf"\d(?:\d|[{_JOIN}](?=\d)|[eE][+-]?(?=\d)|[{_POWER}])*")
 _ON_THE_HOUR = re.compile(r"(?<=^\d):00$|(?<=^\d\d):00$")
