@@ -109,16 +109,12 @@ def evaluate(
 
 
 def evaluate_recipe(
-    recipe: "Recipe",
-    *,
-    label: str,
-    model: str | None = None,
-    shots: int | None = None,
-    out: Run | None = None,
+    recipe: "Recipe", *, label: str, model: str | None = None, shots: int | None = None, **settings: Any
 ) -> Evaluation:
     """Evaluate `model`, or else the recipe's own, on the recipe's test problems, with the recipe's prompt.
 
-    `shots` sets another number of exemplars. Where there are vLLM and a GPU, vLLM writes the completions.
+    `shots` sets another number of exemplars; `settings` go to :func:`evaluate`. With vLLM and a GPU at hand,
+    vLLM writes the completions.
 
     >>> evaluate_recipe(load_recipe("cpu"), label="tuned", model="runs/latest/model")  # doctest: +SKIP
     """
@@ -128,13 +124,12 @@ def evaluate_recipe(
 
     name, template = model or recipe.model.name, recipe.template(shots)
     refuse_other_template(resolve_model(name), template, shots is not None)
+    problems = recipe.test_problems()
     faster = torch.cuda.is_available() and importlib.util.find_spec("vllm") is not None
     policy = _vllm(resolve_model(name)) if faster else load_policy(name, dtype=recipe.model.dtype)
-    return evaluate(
-        policy, load_tokenizer(name), recipe.test_problems(), template, label=label, out=out,
-        max_new_tokens=recipe.max_new_tokens, batch_size=recipe.evaluation.batch_size,
-        any_shots=shots is not None, about={"model": name, "data": recipe.data.source},
-    )  # fmt: skip
+    given = {"max_new_tokens": recipe.max_new_tokens, "batch_size": recipe.evaluation.batch_size}
+    given |= {"any_shots": shots is not None, "about": {"model": name, "data": recipe.data.source}}
+    return evaluate(policy, load_tokenizer(name), problems, template, label=label, **(given | settings))
 
 
 def _vllm(name: str) -> Any:
