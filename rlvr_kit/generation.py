@@ -105,7 +105,9 @@ class _RowCache:
         self.common: list[tuple[Tensor, Tensor]] = []
         self.own: list[tuple[Tensor, Tensor]] = []
 
-    def update(self, keys: Tensor, values: Tensor, layer: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    def update(
+        self, keys: Tensor, values: Tensor, layer: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
         own_keys, own_values = self.own[layer]
         own_keys[:, :, self.length - 1], own_values[:, :, self.length - 1] = keys[:, :, 0], values[:, :, 0]
         return own_keys[:, :, : self.length], own_values[:, :, : self.length]
@@ -124,7 +126,9 @@ class _TreeRecorder:
     def __init__(self) -> None:
         self.layers: list[tuple[Tensor, Tensor]] = []
 
-    def update(self, keys: Tensor, values: Tensor, layer: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    def update(
+        self, keys: Tensor, values: Tensor, layer: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
         self.layers.append((keys, values))
         return keys, values
 
@@ -144,12 +148,14 @@ def _attend(
     kv_heads = key.shape[1]
     grouped = query.view(count, kv_heads, heads // kv_heads, width) * scaling
     common_keys, common_values = rows.common[module.layer_idx]  # type: ignore[index]
-    stacked = grouped.transpose(0, 1).reshape(kv_heads, -1, width)
+    stacked = grouped.transpose(0, 1).reshape(kv_heads, heads // kv_heads * count, width)
     common_scores = (stacked @ common_keys[0].transpose(1, 2)).view(kv_heads, count, heads // kv_heads, -1)
     own_scores = grouped @ key.transpose(2, 3) + attention_mask
-    scores = torch.cat([common_scores.transpose(0, 1), own_scores], dim=-1).float().softmax(dim=-1).to(query.dtype)
+    scores = (
+        torch.cat([common_scores.transpose(0, 1), own_scores], dim=-1).float().softmax(dim=-1).to(query.dtype)
+    )
     from_common, from_own = scores.split([common_scores.shape[-1], own_scores.shape[-1]], dim=-1)
-    mixed = from_common.transpose(0, 1).reshape(kv_heads, -1, from_common.shape[-1]) @ common_values[0]
+    mixed = from_common.transpose(0, 1).reshape(*stacked.shape[:2], common_keys.shape[2]) @ common_values[0]
     output = from_own @ value + mixed.view(kv_heads, count, heads // kv_heads, width).transpose(0, 1)
     return output.reshape(count, 1, heads, width), None
 
@@ -200,7 +206,9 @@ def _few_rows(model: "PreTrainedModel") -> Iterator[None]:
         output = (layer.weight @ x.reshape(-1, x.shape[-1]).t()).t()
         return (output if layer.bias is None else output + layer.bias).reshape(*x.shape[:-1], -1)
 
-    layers = [module for module in model.modules() if type(module) is torch.nn.Linear and not module.weight.is_cuda]
+    layers = [
+        module for module in model.modules() if type(module) is torch.nn.Linear and not module.weight.is_cuda
+    ]
     for layer in layers:
         layer.forward = partial(product, layer)  # type: ignore[method-assign]
     try:
@@ -216,19 +224,24 @@ def pick_tokens(
     """Next tokens (R,) and the entropies (R,) of the distributions that they were drawn from; greedy at temperature 0."""
     from transformers import TopKLogitsWarper, TopPLogitsWarper
 
-    logits = logits.float().contiguous() / (temperature or 1.0)
+    logits = logits.float().contiguous()
+    if temperature not in (0.0, 1.0):
+        logits = logits / temperature
     if top_k:
-        logits = TopKLogitsWarper(top_k)(None, logits)
+        logits = TopKLogitsWarper(top_k, filter_value=-1e9)(None, logits)
     if top_p < 1.0:
-        logits = TopPLogitsWarper(top_p)(None, logits)
-    logprobs = logits.log_softmax(dim=-1)
-    probs = logprobs.exp()
-    entropies = -(probs * logprobs.clamp(min=-1e4)).sum(dim=-1)
+        logits = TopPLogitsWarper(top_p, filter_value=-1e9)(None, logits)
+    # A pass over 32 x 49,152 numbers costs milliseconds, so there are few: no softmax, no noise for every token.
+    logits = logits - logits.amax(dim=-1, keepdim=True)
+    weights = logits.exp()
+    cumulated = weights.cumsum(dim=-1)
+    total = cumulated[:, -1:]
+    entropies = (total.log() - torch.linalg.vecdot(weights, logits)[:, None] / total)[:, 0]
     if temperature == 0:
         return logits.argmax(dim=-1), entropies
-    # The exponential race: argmax(p / e) with e ~ Exp(1) draws from p, several times faster than torch.multinomial.
-    race = torch.empty_like(probs).exponential_(generator=noise)
-    return (probs / race).argmax(dim=-1), entropies
+    # Just under 1, so that rounding never lands behind the last token.
+    point = torch.rand(total.shape, generator=noise, device=total.device) * (1 - 1e-6) * total
+    return torch.searchsorted(cumulated, point, right=True)[:, 0], entropies
 
 
 @torch.no_grad()
@@ -243,9 +256,15 @@ def decode(
     recorder = _TreeRecorder()
     end_tokens = model.generation_config.eos_token_id
     end_tokens = set(end_tokens if isinstance(end_tokens, list) else [end_tokens]) | {tokenizer.eos_token_id}
-    mask = torch.zeros(tree.mask.shape, dtype=model.dtype, device=device).masked_fill_(~tree.mask, float("-inf"))
+    mask = torch.zeros(tree.mask.shape, dtype=model.dtype, device=device).masked_fill_(
+        ~tree.mask, float("-inf")
+    )
     hidden = model.base_model(
-        input_ids=tree.ids, position_ids=tree.positions, attention_mask=mask, past_key_values=recorder, use_cache=True
+        input_ids=tree.ids,
+        position_ids=tree.positions,
+        attention_mask=mask,
+        past_key_values=recorder,
+        use_cache=True,
     ).last_hidden_state[0]
     # A prompt that is wholly common ends at the last common token.
     last = torch.tensor([(span.stop if len(span) else tree.common) - 1 for span in tree.spans], device=device)
@@ -261,7 +280,9 @@ def decode(
         own_mask[row, ..., : longest - len(span)] = torch.finfo(model.dtype).min
     cache = _RowCache(rows, longest + max_new_tokens)
     for keys, values in recorder.layers:
-        cache.common.append((keys[:, :, : tree.common].contiguous(), values[:, :, : tree.common].contiguous()))
+        cache.common.append(
+            (keys[:, :, : tree.common].contiguous(), values[:, :, : tree.common].contiguous())
+        )
         buffers = []
         for packed in (keys, values):
             buffer = packed.new_empty(rows, packed.shape[1], longest + max_new_tokens, packed.shape[3])
@@ -303,14 +324,24 @@ def decode(
             ).last_hidden_state  # fmt: skip
             logits = model.get_output_embeddings()(hidden[:, 0])
             positions = positions + 1
-    return [_completion(tokenizer, ids, total, end_tokens, stop) for ids, total in zip(written, entropies, strict=True)]
+    return [
+        _completion(tokenizer, ids, total, end_tokens, stop)
+        for ids, total in zip(written, entropies, strict=True)
+    ]
 
 
-def _completion(tokenizer: Any, ids: list[int], entropy: float, end_tokens: set[int], stop: Sequence[str]) -> Completion:
+def _completion(
+    tokenizer: Any, ids: list[int], entropy: float, end_tokens: set[int], stop: Sequence[str]
+) -> Completion:
+    entropy /= len(ids)
     ended = ids[-1] in end_tokens
     text = tokenizer.decode(ids, skip_special_tokens=True)
-    cuts = [text.index(string) for string in stop if string in text]
-    return Completion(text[: min(cuts)] if cuts else text, ids, not ended and not cuts, entropy / len(ids))
+    cut = min((text.index(string) for string in stop if string in text), default=None)
+    if cut is None:
+        return Completion(text, ids, not ended, entropy)
+    while len(ids) > 1 and len(tokenizer.decode(ids[:-1], skip_special_tokens=True)) >= cut:
+        ids = ids[:-1]  # the policy is paid for what it wrote before the stop string
+    return Completion(text[:cut], ids, False, entropy)
 
 
 def generate(

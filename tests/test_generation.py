@@ -1,0 +1,136 @@
+"""Sampling through the prompt tree gives what plain generation gives, one row at a time."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+from rlvr_kit.generation import decode, generate, merged_adapter, pick_tokens, prompt_tree
+from rlvr_kit.models import load_policy, load_tokenizer
+
+TOKENIZER = load_tokenizer("tiny-random")
+
+
+def tiny(kind: str) -> torch.nn.Module:
+    shape = dict(
+        vocab_size=len(TOKENIZER), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, eos_token_id=TOKENIZER.eos_token_id,
+        pad_token_id=TOKENIZER.pad_token_id, bos_token_id=None, initializer_range=0.3,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**shape)) if kind == "llama" else Qwen2ForCausalLM(Qwen2Config(**shape))
+    return model.eval()
+
+
+PROMPTS = ["Solve. 3+4=", "Solve. 12 apples and 7 more?", "Solve. 1"]
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+@pytest.mark.parametrize("prompts", [PROMPTS, ["no", "common beginning"], ["alone"], ["ab", "abc"]])
+def test_greedy_completions_are_those_of_transformers(kind: str, prompts: list[str]) -> None:
+    model = tiny(kind)
+    ours = generate(model, TOKENIZER, prompts, max_new_tokens=12)
+    for prompt, [completion] in zip(prompts, ours, strict=True):
+        ids = TOKENIZER(prompt, return_tensors="pt")["input_ids"]
+        theirs = model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False
+        )[0, ids.shape[1] :]
+        assert completion.ids == theirs.tolist()
+        assert completion.truncated == (completion.ids[-1] != TOKENIZER.eos_token_id)
+
+
+def test_every_row_of_the_tree_sees_what_it_would_see_alone() -> None:
+    model = tiny("llama")
+    prompts = [TOKENIZER(p)["input_ids"] for p in PROMPTS]
+    branches = [(0, [5, 6, 7]), (2, [9]), (0, [8, 8])]
+    tree = prompt_tree(prompts, branches)
+    mask = torch.zeros(tree.mask.shape).masked_fill(~tree.mask, float("-inf"))
+    packed = model(input_ids=tree.ids, position_ids=tree.positions, attention_mask=mask).logits[0]
+    for (owner, tokens), span in zip(branches, tree.branches, strict=True):
+        alone = model(input_ids=torch.tensor([prompts[owner] + tokens])).logits[0, -len(tokens) :]
+        torch.testing.assert_close(packed[span.start : span.stop], alone, rtol=1e-4, atol=1e-5)
+
+
+@given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=8), min_size=1, max_size=5))
+def test_the_tree_holds_each_shared_token_once(prompts: list[list[int]]) -> None:
+    tree = prompt_tree(prompts)
+    assert tree.ids.shape[1] == tree.common + sum(len(p) - tree.common for p in prompts)
+    for prompt, span in zip(prompts, tree.spans, strict=True):
+        seen = tree.mask[0, 0, span.stop - 1 if len(span) else tree.common - 1]
+        assert tree.ids[0, seen].tolist() == prompt
+        assert tree.positions[0, seen].tolist() == list(range(len(prompt)))
+
+
+def test_samples_follow_the_models_distribution() -> None:
+    model, prompt = tiny("llama"), TOKENIZER(PROMPTS[0])["input_ids"]
+    n = 4000
+    noise = torch.Generator().manual_seed(1)
+    rows = decode(model, TOKENIZER, [prompt], [0] * n, max_new_tokens=2, temperature=0.8, noise=noise)
+    probs = (model(torch.tensor([prompt])).logits[0, -1] / 0.8).softmax(-1)
+    firsts = torch.bincount(torch.tensor([row.ids[0] for row in rows]), minlength=len(probs))
+    chi2 = ((firsts - n * probs) ** 2 / (n * probs).clamp(min=1e-9))[n * probs > 5].sum().item()
+    cells = int((n * probs > 5).sum())
+    assert chi2 < cells + 5 * (2 * cells) ** 0.5  # mean and five standard deviations of a chi-squared
+    # The second token too: it is drawn after the row's own first one.
+    top = int(firsts.argmax())
+    given_top = [row.ids[1] for row in rows if row.ids[0] == top and len(row.ids) == 2]
+    second = (model(torch.tensor([[*prompt, top]])).logits[0, -1] / 0.8).softmax(-1)
+    best = int(second.argmax())
+    share, expected = given_top.count(best) / len(given_top), second[best].item()
+    assert abs(share - expected) < 5 * (expected * (1 - expected) / len(given_top)) ** 0.5
+
+
+def test_top_k_and_top_p_cut_the_tail() -> None:
+    logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]])).repeat(2000, 1)
+    assert set(pick_tokens(logits, 1.0, 1.0, 2, None)[0].tolist()) == {0, 1}
+    assert set(pick_tokens(logits, 1.0, 0.75, 0, None)[0].tolist()) == {0, 1}
+    assert set(pick_tokens(logits, 0.0, 1.0, 0, None)[0].tolist()) == {0}
+    entropy = pick_tokens(logits, 1.0, 1.0, 0, None)[1][0].item()
+    assert entropy == pytest.approx(torch.distributions.Categorical(logits=logits[0]).entropy().item(), rel=1e-5)
+
+
+def test_a_stop_string_ends_a_completion_and_is_cut_from_text_and_ids() -> None:
+    model = tiny("llama")
+    [[free]] = generate(model, TOKENIZER, ["Solve. 3+4="], max_new_tokens=30)
+    stop = free.text[3:5]
+    assert stop in free.text
+    [[cut]] = generate(model, TOKENIZER, ["Solve. 3+4="], max_new_tokens=30, stop=[stop])
+    assert cut.text == free.text[: free.text.index(stop)]
+    assert not cut.truncated
+    assert TOKENIZER.decode(cut.ids) == cut.text
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.integers(1, 7))
+def test_samples_of_one_seed_are_repeated_and_in_order(batch_size: int) -> None:
+    model = load_policy("tiny-random")
+    first = generate(model, TOKENIZER, PROMPTS, samples=2, temperature=1.0, max_new_tokens=5, batch_size=batch_size)
+    again = generate(model, TOKENIZER, PROMPTS, samples=2, temperature=1.0, max_new_tokens=5, batch_size=batch_size)
+    assert first == again
+    assert [len(each) for each in first] == [2, 2, 2]
+
+
+def test_batches_are_reported_as_they_come() -> None:
+    seen: dict[int, list] = {}
+    all_of_them = generate(
+        load_policy("tiny-random"), TOKENIZER, PROMPTS, max_new_tokens=3, batch_size=2, on_batch=seen.update
+    )
+    assert [seen[i] for i in range(3)] == all_of_them
+
+
+def test_decoding_with_lora_uses_the_adapter_and_leaves_the_weights_as_they_were() -> None:
+    from peft import LoraConfig, get_peft_model
+
+    base = tiny("llama")
+    model = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
+    model.eval()
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    ids = TOKENIZER(PROMPTS[1], return_tensors="pt")["input_ids"]
+    expected = model(ids).logits
+    with merged_adapter(model) as policy:
+        torch.testing.assert_close(policy(ids).logits, expected, rtol=1e-4, atol=1e-4)
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+    [[ours]] = generate(model, TOKENIZER, [PROMPTS[1]], max_new_tokens=8)
+    theirs = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False)
+    assert ours.ids == theirs[0, ids.shape[1] :].tolist()
