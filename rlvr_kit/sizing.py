@@ -1,0 +1,185 @@
+"""What a recipe takes: tokens of its prompts, memory by part, seconds of a step. planning.py judges them."""
+
+import contextlib
+import io
+import tempfile
+import time
+from os.path import commonprefix
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from rlvr_kit import UserError
+from rlvr_kit.recipe import Recipe
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+GIB = 2**30
+#: Python, torch, transformers, TRL and their working space on a CPU, resident (measured).
+LIBRARIES = 0.7 * GIB
+#: hidden, intermediate, layers, heads, key-value heads of the GPU recipes' models: to plan without the Hub.
+QWEN = {
+    "Qwen/Qwen2.5-0.5B": (896, 4864, 24, 14, 2),
+    "Qwen/Qwen2.5-0.5B-Instruct": (896, 4864, 24, 14, 2),
+    "Qwen/Qwen2.5-1.5B-Instruct": (1536, 8960, 28, 12, 2),
+}
+
+
+def model_config(recipe: Recipe) -> "PretrainedConfig":
+    """The model's sizes, without its weights. Raises UserError when neither Hub nor folder gives them."""
+    from transformers import AutoConfig, Qwen2Config
+
+    from rlvr_kit.models import load_policy, resolve_model
+
+    name = recipe.model.name
+    if name == "tiny-random":
+        return load_policy(name).config
+    try:
+        return AutoConfig.from_pretrained(resolve_model(name), revision=recipe.model.revision)
+    except (OSError, ValueError) as error:
+        if name not in QWEN:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"the sizes of model {name!r} cannot be read: {reason}") from None
+    hidden, intermediate, layers, heads, kv_heads = QWEN[name]
+    return Qwen2Config(
+        hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=kv_heads, vocab_size=151936,
+        max_position_embeddings=32768, tie_word_embeddings=True,
+    )  # fmt: skip
+
+
+def prompt_tokens(recipe: Recipe) -> tuple[dict[str, int], str | None]:
+    """Tokens of the training prompts as the model gets them: ``median``, ``longest``, ``shared`` by all.
+
+    The second value is a remark when they had to be guessed, for want of a tokenizer.
+    Measured on the 100 longest questions and an even sample of the others.
+    """
+    from rlvr_kit.models import load_tokenizer
+
+    questions = sorted(recipe.training_problems()["question"], key=len, reverse=True)
+    questions = questions[:100] + questions[100 :: max(1, len(questions) // 200)]
+    template, remark, tokenizer = recipe.template(), None, None
+    try:
+        tokenizer = load_tokenizer(recipe.model.name, recipe.model.revision)
+    except UserError:
+        if recipe.model.name not in QWEN:
+            raise
+        remark = "prompt tokens are guessed, four characters each: the tokenizer is not here"
+    texts = [template.render(tokenizer, question) for question in questions]
+    ids = [text[::4] for text in texts]
+    if tokenizer:
+        ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    lengths = sorted(map(len, ids))
+    shared = len(commonprefix([list(each) for each in ids]))
+    return {"median": int(median(lengths)), "longest": lengths[-1], "shared": shared}, remark
+
+
+def memory_by_part(
+    recipe: Recipe, config: "PretrainedConfig", tokens: dict[str, int], rows: int, sampled: int,
+    group: int, gpu: bool = False,
+) -> tuple[dict[str, float], dict[str, int]]:  # fmt: skip
+    """GiB on one device at worst, by part and "at once"; and the parameters, ``all`` and ``trained``.
+
+    ``rows`` completions are in one loss pass, ``sampled`` are sampled at once in groups of ``group``.
+    Sampling and learning take turns, so "at once" counts the larger. ``gpu``: a GPU, whatever is here.
+    """
+    import torch
+    from peft import get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from rlvr_kit.models import pick_dtype
+    from rlvr_kit.training import lora_config
+
+    gpu = gpu or torch.cuda.is_available()
+    four_bit, lora, tree = recipe.model.load_in_4bit, lora_config(recipe), recipe.run.shared_prefix
+    auto = gpu and recipe.model.dtype == "auto"
+    size = 2 if auto else pick_dtype(recipe.model.dtype).itemsize
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+        total = model.num_parameters()
+        linear = sum(m.weight.numel() for m in model.model.modules() if isinstance(m, torch.nn.Linear))
+        trained = get_peft_model(model, lora).num_parameters(only_trainable=True) if lora else total
+    train_size = 4 if lora else size  # peft keeps its own weights in float32
+    common = tokens["shared"] if tree else 0
+    own, completion = tokens["longest"] - common, tokens["completion"]
+    prompts = min(rows, sampled // group) if tree else rows
+    positions = common + prompts * own + rows * completion
+    # Kept for the backward pass per token and layer, counted with torch's saved_tensors_hooks on Llama and
+    # Qwen2. With float32 LoRA on bfloat16 weights the conversions are kept as well.
+    kept = 12 * config.hidden_size + 4 * config.intermediate_size
+    kept *= 1.6 if lora and size == 2 else 1.0
+    head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    layers, kv = config.num_hidden_layers, config.num_key_value_heads * head_width
+    keys = ("activation_checkpointing", "gradient_checkpointing")  # the second is the older name; TRL: True
+    checkpointing = all(recipe.grpo.get(key, True) for key in keys)
+    activations = positions * size * (kept + layers * config.hidden_size if checkpointing else layers * kept)
+    cache = 2 * layers * kv * size * (common + sampled * (own + completion))
+    tiles = 3 * 4 * min(config.vocab_size, 32768) * min(positions, 4096)  # TRL scores the vocabulary in tiles
+    draws = 4 * 4 * config.vocab_size * sampled  # logits, their softmax, and the noise that samples from it
+    bytes_of = {
+        "libraries": 0.0 if gpu else LIBRARIES,
+        "weights": (linear * 0.56 + (total - linear) * 2) if four_bit else float(total * size),
+        "reference model": float(total * size) if recipe.grpo.get("beta") and not lora else 0.0,
+        "gradients": float(trained * train_size),
+        "optimizer": 2.0 * trained * (1 if "8bit" in str(recipe.grpo.get("optim")) else train_size),
+        "activations": float(activations + tree * positions**2 * (1 + 2 * size)),
+        "key-value cache": float(cache),
+        "weights with LoRA merged": float(linear * size) if lora and tree and not four_bit else 0.0,
+        "logits": float(max(tiles, draws)),
+    }
+    learning = bytes_of["gradients"] + bytes_of["activations"] + tiles
+    sampling = bytes_of["key-value cache"] + bytes_of["weights with LoRA merged"] + draws
+    always = sum(bytes_of[part] for part in ("libraries", "weights", "reference model", "optimizer"))
+    parts = {part: amount / GIB for part, amount in bytes_of.items() if amount}
+    return parts | {"at once": (always + max(learning, sampling)) / GIB}, {"all": total, "trained": trained}
+
+
+def machine_memory() -> tuple[float, str]:
+    """GiB of this machine: of its GPU if it has one, else within its container's limit; and its name."""
+    import psutil
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_properties(0).total_memory / GIB, torch.cuda.get_device_name()
+    total, limit = psutil.virtual_memory().total, Path("/sys/fs/cgroup/memory.max")
+    if limit.is_file() and (text := limit.read_text().strip()).isdigit():
+        total = min(total, int(text))
+    return total / GIB, "this machine, no GPU"
+
+
+def probe(recipe: Recipe) -> dict[str, float]:
+    """Seconds of one training step on this machine, ``sampling`` and ``learning``; nothing of it is kept.
+
+    Loads the model and trains on real prompts, with rewards that make every group count. Real steps leave out
+    groups whose rewards are equal, so they take as long or less. On a GPU a first step warms up, uncounted.
+    """
+    import torch
+
+    from rlvr_kit.training import train
+
+    few = recipe.evaluation.model_copy(update={"heldout": 1, "every_steps": 1000})
+    short = recipe.model_copy(update={"grpo": recipe.grpo | {"max_steps": 3}, "evaluation": few})
+    moments: list[float] = []  # step 0 logged, step 1 scored, step 1 logged, step 2 scored, step 2 logged
+
+    def score(completions: list, **kwargs: Any) -> list[float]:
+        moments.append(time.perf_counter())
+        return [float(i % 2) for i in range(len(completions))]
+
+    def stop(run: Any) -> None:
+        moments.append(time.perf_counter())
+        if len(moments) == (5 if torch.cuda.is_available() else 3):
+            raise _Enough
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.suppress(_Enough),
+    ):
+        train(short, Path(folder) / "probe", rewards=[score], live=stop)
+    before, scored, after = moments[-3:]
+    return {"sampling": scored - before, "learning": after - scored}
+
+
+class _Enough(Exception):
+    pass
