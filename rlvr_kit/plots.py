@@ -27,9 +27,9 @@ STYLES = list(zip(COLORS, LINES, MARKERS, strict=True))
 #: Title and unit of a column of the log; parts of the reward (rewards/...) are titled by their name.
 TITLES = {
     "reward": ("Reward", "a completion"),
-    "heldout/strict": ("Held out: strict (right and well-formed)", "% of problems"),
-    "heldout/lenient": ("Held out: lenient (right number anywhere)", "% of problems"),
-    "heldout/format": ("Held out: well-formed", "% of problems"),
+    "heldout/strict": ("Held-out accuracy, strict", "% of problems"),
+    "heldout/lenient": ("Held-out accuracy, lenient", "% of problems"),
+    "heldout/format": ("Held out, well-formed", "% of problems"),
     "length": ("Completion length", "tokens, mean"),
     "truncated": ("Cut off at the token limit", "% of completions"),
     "entropy": ("Entropy", "nats a token"),
@@ -81,7 +81,9 @@ def shares(counts: Mapping[str, Mapping[str, tuple[float, int]]], title: str) ->
         low, high = np.array([wilson_interval(*pair) for pair in series.values()]).T
         y = np.array([names.index(name) for name in series]) + 0.2 * (i - (len(counts) - 1) / 2)
         error = 100 * np.clip([k / n - low, high - k / n], 0, None)
-        ax.errorbar(100 * k / n, y, xerr=error, color=COLORS[i], fmt=MARKERS[i], capsize=3, label=label)
+        ax.errorbar(
+            100 * k / n, y, xerr=error, color=COLORS[i], fmt=MARKERS[i], capsize=3, clip_on=False, label=label
+        )
     ax.set(title=title, xlabel="% of problems", ylim=(len(names) - 0.5, -0.5))
     ax.set_yticks(range(len(names)), labels=names)
     ax.set_xlim(left=0)
@@ -95,7 +97,7 @@ def shots_curve(results: Mapping[str, Mapping[int, dict[str, Any]]], published: 
 
     `published` adds the AWS walkthrough's points, labelled as theirs: another model and another harness.
     """
-    figure, ax = _figure(6.4, 3.8)
+    figure, ax = _figure(9.0 if published else 6.4, 3.8)
     for (name, each), style in zip(results.items(), STYLES, strict=False):
         _interval_line(ax, {k: (s["strict"], s["strict_ci"]) for k, s in each.items()}, style, name)
     if published:
@@ -105,7 +107,7 @@ def shots_curve(results: Mapping[str, Mapping[int, dict[str, Any]]], published: 
         ax.axhline(WALKTHROUGH["base"], color="0.5", lw=0.8, label=f"theirs: AWS walkthrough, base, n={n}")
     ax.set(title="Accuracy by number of exemplars", xlabel="exemplars in the prompt", ylabel="% strict")
     ax.set_ylim(bottom=0)
-    ax.legend(fontsize="small")
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1)) if published else ax.legend()
     return figure
 
 
