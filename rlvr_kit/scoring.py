@@ -1,6 +1,7 @@
 """Verdicts for completions made anywhere: JSON lines in, the same lines with their verdicts out."""
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from typing import TextIO
@@ -49,6 +50,21 @@ def score_lines(lines: Iterable[str], out: TextIO, err: TextIO) -> int:
     if bad or not n:
         print(f"{n} rows judged, {bad} could not be", file=err)
     return int(bad > 0 or n == 0)
+
+
+def score_file(name: str) -> int:
+    """`score_lines` from a file, or from stdin for ``-``, to stdout and stderr.
+
+    Bytes that are not UTF-8 spoil no row: they come back as lone surrogates. Raises UserError for a file that
+    cannot be opened.
+    """
+    source = sys.stdin.fileno() if name == "-" else name
+    try:
+        lines = open(source, encoding="utf-8-sig", errors="surrogateescape", closefd=name != "-")  # noqa: SIM115
+    except OSError as error:
+        raise UserError(f"cannot read {name}: {error.strerror}") from None
+    with lines:
+        return score_lines(lines, sys.stdout, sys.stderr)
 
 
 def _fields(row: object) -> tuple[str, str]:

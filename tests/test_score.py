@@ -2,11 +2,14 @@
 
 import io
 import json
+import subprocess
+import sys
 import time
 
 import pytest
 
-from rlvr_kit.scoring import score_lines
+from rlvr_kit import PROJECT, UserError
+from rlvr_kit.scoring import score_file, score_lines
 
 
 def score(*lines: str) -> tuple[int, list[dict], str]:
@@ -79,6 +82,33 @@ def test_hostile_text_goes_through_as_ascii():
     text = "\ud800\u202e\x00\u2028\n#### 18"
     code, (verdict,), _ = score(row(completion=text, gold="18"))
     assert code == 0 and verdict["completion"] == text
+
+
+def test_a_file_of_any_bytes_is_read_to_its_end(tmp_path, capsys):
+    file = tmp_path / "rows.jsonl"
+    good = row(completion="It is.\n#### 18", gold="18").encode()
+    file.write_bytes(
+        b"\xef\xbb\xbf" + good + b'{"completion": "\xff\\n#### 18", "gold": "18"}\n' + b"\xff\n" + good
+    )
+    assert score_file(str(file)) == 1
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 3 and out.isascii()
+    assert err.startswith("line 3: ") and "3 rows judged, 1 could not be" in err
+
+
+@pytest.mark.parametrize("name", ["missing.jsonl", "."])
+def test_a_file_that_cannot_be_read_is_one_clear_line(name, tmp_path):
+    with pytest.raises(UserError, match=f"cannot read .*{name}: "):
+        score_file(str(tmp_path / name))
+
+
+def test_stdin_is_read_for_a_dash():
+    code = "from rlvr_kit.scoring import score_file; raise SystemExit(score_file('-'))"
+    rows = row(completion="It is.\n#### 18", gold="18") * 2
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, input=rows, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and done.stdout.count('"correct": true') == 2
 
 
 def test_a_hundred_thousand_rows_in_five_seconds():
