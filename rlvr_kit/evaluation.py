@@ -65,7 +65,7 @@ def evaluate(
         raise UserError("there is no problem to evaluate on")
     refuse_leaks(problems, [exemplar.question for exemplar in template.exemplars])
     refuse_other_template(model.name_or_path, template, any_shots)
-    settings = {
+    settings: dict[str, Any] = {
         "samples": samples,
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
@@ -127,7 +127,10 @@ def evaluate_recipe(
     problems = recipe.test_problems()
     faster = torch.cuda.is_available() and importlib.util.find_spec("vllm") is not None
     policy = _vllm(resolve_model(name)) if faster else load_policy(name, dtype=recipe.model.dtype)
-    given = {"max_new_tokens": recipe.max_new_tokens, "batch_size": recipe.evaluation.batch_size}
+    given: dict[str, Any] = {
+        "max_new_tokens": recipe.max_new_tokens,
+        "batch_size": recipe.evaluation.batch_size,
+    }
     given |= {"any_shots": shots is not None, "about": {"model": name, "data": recipe.data.source}}
     return evaluate(policy, load_tokenizer(name), problems, template, label=label, **(given | settings))
 

@@ -47,7 +47,7 @@ FIGURES = {
 AXES = {"step": ("step", 1), "seconds": ("minutes", 60), "completions": ("completions sampled", 1)}
 
 #: Strict accuracy, per cent of 100 GSM8K problems, by exemplars, as published (AWS walkthrough, May 2026).
-WALKTHROUGH = {"base": 11, "trained": {0: 6, 2: 3, 4: 33, 8: 41}, "n": 100}
+WALKTHROUGH: dict[str, Any] = {"base": 11, "trained": {0: 6, 2: 3, 4: 33, 8: 41}, "n": 100}
 
 
 def curves(runs: Run | Sequence[Run], what: str = "heldout", against: str = "step") -> Figure:
@@ -236,7 +236,7 @@ def _curve(ax: Axes, log: pd.DataFrame, column: str, against: str, style: tuple,
     ax.plot(x, mean, color=style[0], linestyle=style[1], label=label or None)
 
 
-def _interval_line(ax: Axes, points: Mapping[float, tuple], style: tuple, label: str) -> None:
+def _interval_line(ax: Axes, points: Mapping[Any, tuple], style: tuple, label: str) -> None:
     """Shares by x, ``{x: (share, (low, high))}``, drawn in per cent."""
     y = np.array([share for share, _ in points.values()])
     low, high = np.array([ci for _, ci in points.values()], float).T
