@@ -6,6 +6,7 @@ so training resumes as anywhere. In the end all of it but the checkpoints goes t
 model.tar.gz.
 """
 
+import ctypes
 import json
 import os
 import shutil
@@ -96,9 +97,8 @@ def run() -> int:
     if recipe.sagemaker.mlflow_arn:
         environ["MLFLOW_TRACKING_URI"] = recipe.sagemaker.mlflow_arn
     command = launch_command(train_arguments(recipe, environ), environ, recipe.sagemaker.sharding)
-    child = subprocess.Popen(
-        command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
+    child = subprocess.Popen(command, env=environ, preexec_fn=_die_with_parent, **pipes)
     # SageMaker sends SIGTERM before it takes the machine away, to this process alone.
     signal.signal(signal.SIGTERM, lambda *_: child.terminate())
     tail: deque[str] = deque(maxlen=30)
@@ -112,6 +112,12 @@ def run() -> int:
     if code:
         fail("".join(tail))
     return code if code >= 0 else 128 - code
+
+
+def _die_with_parent() -> None:
+    """Let no training outlive this process and write into the next attempt's checkpoints."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
 
 
 def fail(reason: str) -> None:

@@ -32,6 +32,8 @@ from rlvr_kit import UserError
 from rlvr_kit.sagemaker_jobs import LOG_GROUP
 
 ROLE = "arn:aws:iam::123456789012:role/rehearsal"  # in moto's account
+WHO = {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}
+TRUST = json.dumps({"Statement": [WHO]})
 #: Mounts the folder $0 at /opt/ml for the command that follows; without an /opt/ml, over an /opt of its own.
 MOUNT = '[ -d /opt/ml ] || { mount -t tmpfs none /opt && mkdir /opt/ml; } && mount --bind "$0" /opt/ml'
 UNSHARE = ("unshare", "--map-root-user", "--mount", "sh", "-c")
@@ -81,30 +83,23 @@ class PretendedAWS:
         self.stopping: set[str] = set()
         self.threads: list[threading.Thread] = []
         own = boto3.Session(region_name=region)  # SageMaker's own calls, not the user's
-        self.sts, self.logs, self.metrics = (own.client(name) for name in ("sts", "logs", "cloudwatch"))
+        self.logs, self.metrics = own.client("logs"), own.client("cloudwatch")
         self.s3 = {"sagemaker_session": Session(own, sagemaker_config={"SchemaVersion": "1.0"})}
 
     def session(self) -> Any:
         """The user's boto3 session, signed in as a role as in Studio."""
         import boto3
 
-        key = self.sts.assume_role(RoleArn=ROLE, RoleSessionName="you")["Credentials"]
+        key = boto3.client("sts").assume_role(RoleArn=ROLE, RoleSessionName="you")["Credentials"]
         credentials = (key["AccessKeyId"], key["SecretAccessKey"], key["SessionToken"])
         session = boto3.Session(*credentials, region_name=self.region)
         types = session.client("sagemaker").meta.service_model.shape_for("TrainingInstanceType").enum
         names = [f"{name} for {spot}training job usage" for name in types for spot in ("", "spot ")]
-        who = {
-            "Effect": "Allow",
-            "Principal": {"Service": "sagemaker.amazonaws.com"},
-            "Action": "sts:AssumeRole",
-        }
-        role = {"Arn": ROLE, "AssumeRolePolicyDocument": json.dumps({"Statement": [who]})}
+        quotas = [{"QuotaName": name, "Value": self.quota} for name in names]
         answers = {
-            "iam.GetRole": {"Role": role},
+            "iam.GetRole": {"Role": {"Arn": ROLE, "AssumeRolePolicyDocument": TRUST}},
             "iam.SimulatePrincipalPolicy": {"EvaluationResults": []},
-            "service-quotas.ListServiceQuotas": {
-                "Quotas": [{"QuotaName": name, "Value": self.quota} for name in names]
-            },
+            "service-quotas.ListServiceQuotas": {"Quotas": quotas},
             "pricing.GetProducts": {"PriceList": []},
             "sagemaker.StopTrainingJob": {},
         }
@@ -136,11 +131,11 @@ class PretendedAWS:
 
     def close(self) -> None:
         """End what still runs."""
-        for process in self.processes.values():
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-        for thread in self.threads:
-            thread.join()
+        while any(thread.is_alive() for thread in self.threads):
+            for process in self.processes.values():
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+            time.sleep(0.05)
 
     def _set_status(self, name: str, status: str, secondary: str, **more: Any) -> None:
         from moto.sagemaker.models import sagemaker_backends
@@ -180,6 +175,9 @@ class PretendedAWS:
                     S3Uploader.upload(str(archive), output, **self.s3)
                     self._set_status(name, end, end, **more)
 
+    def _log(self, log: dict[str, str], line: str) -> None:
+        self.logs.put_log_events(**log, logEvents=[{"timestamp": int(time.time() * 1000), "message": line}])
+
     def _lay_out(self, request: dict[str, Any], opt_ml: Path) -> None:
         """The folders, channels and configuration files that a container finds under /opt/ml."""
         from sagemaker.core.s3 import S3Downloader
@@ -217,14 +215,16 @@ class PretendedAWS:
         if not self.logs.describe_log_groups(logGroupNamePrefix=LOG_GROUP)["logGroups"]:
             self.logs.create_log_group(logGroupName=LOG_GROUP)
         self.logs.create_log_stream(**log)
+        self._log(log, "[REHEARSAL: this container is a process on your own machine, and AWS is pretended]")
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
         process = subprocess.Popen(command, env=environ, start_new_session=True, **pipes)
         self.processes[name] = process
+        if name in self.stopping:
+            process.terminate()
         patterns = {metric["Name"]: metric["Regex"] for metric in image["MetricDefinitions"]}
         interrupted, metrics = False, dict[str, Any]()
         for line in process.stdout or ():
-            event = {"timestamp": int(time.time() * 1000), "message": line.rstrip("\n") or " "}
-            self.logs.put_log_events(**log, logEvents=[event])
+            self._log(log, line.rstrip("\n") or " ")
             found = {key: re.search(regex, line) for key, regex in patterns.items()}
             values = {key: float(match.group(1)) for key, match in found.items() if match}
             new = [

@@ -1,6 +1,7 @@
 """The AWS account: who you are in it, what you may use there and what it costs. Nothing here writes."""
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -49,6 +50,7 @@ def open_session(recipe: Recipe | None = None, dry: bool = False) -> "Session":
         def upload_data(self, path: str, bucket: str, key_prefix: str, **options: Any) -> str:
             return f"s3://{bucket}/{key_prefix}"
 
+    logging.getLogger("sagemaker").setLevel(logging.ERROR)  # its warnings are what the plan says, but longer
     boto = boto3.DEFAULT_SESSION or boto3.Session()
     if not boto.region_name:
         raise UserError(
@@ -67,18 +69,18 @@ def open_session(recipe: Recipe | None = None, dry: bool = False) -> "Session":
 @contextmanager
 def explained() -> Iterator[None]:
     """Turn what AWS and the network raise into one line that says what to do."""
+    from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
     try:
         yield
     except NoCredentialsError as error:
         raise UserError(NO_CREDENTIALS) from error
-    except ClientError as error:
-        code, text = error.response["Error"].get("Code", ""), error.response["Error"].get("Message", "")
-        hints = [hint for start, hint in ADVICE.items() if code.startswith(start)]
-        raise UserError("; ".join([f"AWS refused {error.operation_name}: {code}: {text}", *hints])) from error
-    except BotoCoreError as error:
-        raise UserError(f"AWS could not be reached: {error}") from error
+    except (ClientError, BotoCoreError, Boto3Error) as error:
+        told = " ".join(str(error).split())
+        raise UserError(
+            "; ".join([f"AWS: {told}", *(ADVICE[key] for key in ADVICE if key in told)])
+        ) from error
 
 
 def find_role(session: "Session", recipe: Recipe) -> tuple[str, str]:

@@ -86,9 +86,10 @@ class Plan:
         """The plan in words, for a table."""
         job, most = self.recipe.sagemaker, self.max_cost
         spot = ", managed spot (billed at the lower spot price)" if job.spot else ""
+        pretended = " (pretended: this is a rehearsal)" if self.role.endswith(":role/rehearsal") else ""
         return {
-            "account, region": f"{self.account}, {self.region}",
-            "role": f"{self.role}{': ' if self.role_problem else ''}{self.role_problem}",
+            "account, region": f"{self.account}, {self.region}{pretended}",
+            "role": self.role,
             "machine": f"{job.instance_count} x {job.instance_type}, {job.volume_gb} GB disk{spot}",
             "image": self.request["AlgorithmSpecification"]["TrainingImage"],
             "upload": ", ".join(f"{name} {size / 1e6:.2f} MB" for name, size in self.upload.items()),
@@ -97,7 +98,14 @@ class Plan:
             "price": self.price.show("${:g} an hour"),
             "costs at most": "unknown without a price" if most is None else f"${most:.2f}",
             "quota": self.quota.show("{:g}"),
+            "submit would": "refuse: " + "; ".join(self.refusals) if self.refusals else "start it",
         }
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan for a program: JSON values only, with the request as it is."""
+        facts = {name: getattr(self, name)._asdict() for name in ("estimate", "price", "quota")}
+        more = {"recipe": self.recipe.name, "max_cost": self.max_cost, "refusals": self.refusals}
+        return vars(self) | facts | more
 
 
 def plan(recipe: Recipe, instance_type: str | None = None) -> Plan:
