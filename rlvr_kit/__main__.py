@@ -15,7 +15,9 @@ app = typer.Typer(
     help="Reinforcement learning with verifiable rewards: score, plan, train, measure.",
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
 )  # fmt: skip
-RecipeName = Annotated[str, typer.Option("--recipe", "-r", help="A recipe's name (cpu, gpu, …) or its .yaml file.")]
+RecipeName = Annotated[
+    str, typer.Option("--recipe", "-r", help="A recipe's name (cpu, gpu, …) or its .yaml file.")
+]
 Overrides = Annotated[list[str], typer.Option("--set", help="Override, e.g. --set grpo.learning_rate=1e-5.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="The run folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -32,7 +34,9 @@ def doctor() -> None:
 
 @app.command()
 def score(
-    file: Annotated[str, typer.Argument(help="JSON lines with `completion` and `gold` (or `answer`); - is stdin.")] = "-",
+    file: Annotated[
+        str, typer.Argument(help="JSON lines with `completion` and `gold` (or `answer`); - is stdin.")
+    ] = "-",
 ) -> None:
     """Judge completions with the verifier; verdicts on stdout, a summary on stderr."""
     from rlvr_kit.scoring import score_lines
@@ -50,7 +54,9 @@ def score(
 def plan(
     recipe: RecipeName = "cpu",
     overrides: Overrides = [],  # noqa: B006
-    gpu_memory: Annotated[float | None, typer.Option(help="GiB of a GPU to plan for, instead of this machine.")] = None,
+    gpu_memory: Annotated[
+        float | None, typer.Option(help="GiB of a GPU to plan for, instead of this machine.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """What a recipe will need: batches, memory, time."""
@@ -76,15 +82,25 @@ def train(out: Out, recipe: RecipeName = "cpu", overrides: Overrides = []) -> No
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Option(help="bundled, a folder (RUN/model), or a Hub id.")] = "bundled",
-    data: Annotated[str, typer.Option(help="word_problems, gsm8k, or a folder with test.jsonl.")] = "word_problems",
-    recipe: Annotated[str, typer.Option("--recipe", "-r", help="Where prompt, token limit and data settings come from.")] = "cpu",
+    data: Annotated[
+        str, typer.Option(help="word_problems, gsm8k, or a folder with test.jsonl.")
+    ] = "word_problems",
+    recipe: Annotated[
+        str, typer.Option("--recipe", "-r", help="Where prompt, token limit and data settings come from.")
+    ] = "cpu",
     overrides: Overrides = [],  # noqa: B006
-    shots: Annotated[int | None, typer.Option(help="Exemplars in the prompt; as the recipe says if not given.")] = None,
+    shots: Annotated[
+        int | None, typer.Option(help="Exemplars in the prompt; as the recipe says if not given.")
+    ] = None,
     n: Annotated[int, typer.Option("--n", help="Test problems.")] = 256,
-    samples: Annotated[int, typer.Option(help="Completions a problem; more than one needs --temperature.")] = 1,
+    samples: Annotated[
+        int, typer.Option(help="Completions a problem; more than one needs --temperature.")
+    ] = 1,
     temperature: float = 0.0,
     max_new_tokens: Annotated[int | None, typer.Option(help="As the recipe says if not given.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder that keeps the rows and resumes.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Run folder that keeps the rows and resumes.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure a model on the test split: strict and lenient accuracy, with n and 95 % intervals."""
@@ -122,7 +138,9 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        Console(stderr=True, soft_wrap=True).print("error:", str(error), style="red", highlight=False, markup=False)
+        Console(stderr=True, soft_wrap=True).print(
+            "error:", str(error), style="red", highlight=False, markup=False
+        )
         sys.exit(getattr(error, "exit_code", 1))
 
 

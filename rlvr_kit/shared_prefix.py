@@ -48,7 +48,9 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
             return "weights are sharded over processes"
         return None
 
-    def _generate_single_turn(self, prompt_ids: list, images: Any, multimodal_fields: dict, *args: Any) -> tuple:
+    def _generate_single_turn(
+        self, prompt_ids: list, images: Any, multimodal_fields: dict, *args: Any
+    ) -> tuple:
         if self.steps_aside or images or multimodal_fields:
             return super()._generate_single_turn(prompt_ids, images, multimodal_fields, *args)
         prompts = list(dict.fromkeys(map(tuple, prompt_ids)))
@@ -68,7 +70,9 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
 
     def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> Tensor:
         without_gradient = self.beta == 0.0 and not self._entropy_bonus_enabled
-        self._teaches = inputs["advantages"] != 0 if without_gradient and inputs["advantages"].dim() == 1 else None
+        self._teaches = (
+            inputs["advantages"] != 0 if without_gradient and inputs["advantages"].dim() == 1 else None
+        )
         try:
             return super()._compute_loss(model, inputs)
         finally:
@@ -78,7 +82,9 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
         self, model: torch.nn.Module, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, *args: Any,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
-        beyond_text = {k: v for k, v in kwargs.items() if k not in ("batch_size", "compute_entropy") and v is not None}
+        beyond_text = {
+            k: v for k, v in kwargs.items() if k not in ("batch_size", "compute_entropy") and v is not None
+        }
         if self.steps_aside or beyond_text.pop("compute_aux_loss", False) or beyond_text:
             return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
@@ -93,7 +99,9 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
         The last prompt token is copied to every branch, because it predicts a different first token in each.
         """
         rows = [i for i in range(len(input_ids)) if mask[i, -width:].any()]
-        logps = torch.zeros(len(input_ids), width, device=input_ids.device, requires_grad=torch.is_grad_enabled())
+        logps = torch.zeros(
+            len(input_ids), width, device=input_ids.device, requires_grad=torch.is_grad_enabled()
+        )
         # What is not computed below was still sampled, and its entropy with it: the metric covers every completion.
         entropies = torch.zeros(len(input_ids), width, device=input_ids.device)
         for i in rows:
@@ -118,7 +126,9 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
             labels[0, span.start : span.stop] = torch.tensor(completion, device=labels.device)
         with self.accelerator.autocast():
             device = labels.device.type
-            dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.model.dtype
+            dtype = (
+                torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.model.dtype
+            )
             blocked = torch.zeros(tree.mask.shape, dtype=dtype, device=labels.device)
             outputs = model(
                 input_ids=tree.ids, position_ids=tree.positions, shift_labels=labels, fused_lm_head=True,
@@ -127,6 +137,7 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
         logps = logps.to(outputs.log_probs.dtype)
         for i, span in zip(rows, tree.branches, strict=True):
             own = slice(span.start, span.stop)
-            logps = logps.index_put((torch.tensor(i), torch.arange(len(span))), outputs.log_probs[0, own])
-            entropies[i, : len(span)] = outputs.entropy[0, own].detach()
+            place = (torch.tensor(i), torch.arange(len(span)))
+            logps = logps.index_put(place, outputs.log_probs[0, own])
+            entropies = entropies.index_put(place, outputs.entropy[0, own].to(entropies.dtype))
         return logps, entropies, None

@@ -98,7 +98,12 @@ class RunKeeper(TrainerCallback):
     """Writes the run folder while TRL trains: log lines, the held-out curve, checkpoints; shows the progress."""
 
     def __init__(
-        self, recipe: Recipe, run: Run, heldout: Dataset, seconds_before: float, live: Callable[[Run], None] | None
+        self,
+        recipe: Recipe,
+        run: Run,
+        heldout: Dataset,
+        seconds_before: float,
+        live: Callable[[Run], None] | None,
     ) -> None:
         self.recipe, self.run, self.heldout, self.live = recipe, run, heldout, live
         self.started = time.monotonic() - seconds_before
@@ -139,22 +144,26 @@ class RunKeeper(TrainerCallback):
         if state.is_world_process_zero:
             line = {"step": step, "completions": step * self.completions_per_step}
             line |= {ours: logs[theirs] for theirs, ours in METRICS.items() if theirs in logs}
-            line |= {key[: -len("/mean")]: v for key, v in logs.items() if re.fullmatch("rewards/.*/mean", key)}
+            line |= {
+                key[: -len("/mean")]: v for key, v in logs.items() if re.fullmatch("rewards/.*/mean", key)
+            }
             if step % self.recipe.evaluation.every_steps == 0 or step == state.max_steps:
                 line |= self.measure()
             self.write(line)
             self.bar.update(1)
             shown = {"reward": f"{line['reward']:.2f}", "length": f"{line['length']:.0f}"}
             self.bar.set_postfix(shown)
-        if step % self.recipe.run.save_steps == 0 or self.stopped_by or self.signal:
-            control.should_save = True
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         limit = self.recipe.run.max_minutes
         if limit and time.monotonic() - self.started > 60 * limit:
             self.stopped_by = f"the time budget of {limit:g} minutes (run.max_minutes)"
-        if self.stopped_by or self.signal:
-            control.should_training_stop = True
+        # One process may have heard the signal and another not: they stop together or not at all.
+        stop = torch.tensor(
+            float(bool(self.stopped_by or self.signal)), device=self.trainer.accelerator.device
+        )
+        if self.trainer.accelerator.reduce(stop, reduction="sum") > 0:
+            control.should_training_stop = control.should_save = True
+        if step % self.recipe.run.save_steps == 0:
+            control.should_save = True
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self.bar is not None:
@@ -206,30 +215,36 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted((path for path in found if path.is_dir()), key=lambda path: int(path.name.split("-")[1]))
 
 
-def _open_run(recipe: Recipe, folder: Path) -> tuple[Run, Path | None]:
-    """Make the run folder, or find where to go on in it; refuse one that holds another run."""
-    run = Run(folder)
+def _refuse_other_run(recipe: Recipe, folder: Path) -> None:
+    """Raise UserError when the folder holds a run of another recipe."""
     kept = folder / "recipe.yaml"
     if kept.exists():
         before, now = yaml.safe_load(kept.read_text(encoding="utf-8")), yaml.safe_load(recipe.to_yaml())
-        differing = [key for key in now if before.get(key) != now[key]]
-        if differing:
+        if differing := [key for key in now if before.get(key) != now[key]]:
             raise UserError(
-                f"{folder} holds another run (its recipe has another {', '.join(differing)}); choose another output "
-                "folder, or give that run's own recipe to go on with it"
+                f"{folder} holds another run (its recipe has another {', '.join(differing)}); choose another "
+                "output folder, or give that run's own recipe to go on with it"
             )
     elif (folder / "log.jsonl").exists() or (folder / "model").exists():
         raise UserError(f"{folder} holds another run (with no recipe.yaml); choose another output folder")
-    with atomic(kept) as draft:
+
+
+def _open_run(recipe: Recipe, folder: Path) -> tuple[Run, Path | None]:
+    """Make the run folder, or find the checkpoint to go on from and forget what was logged after it."""
+    with atomic(folder / "recipe.yaml") as draft:
         draft.write_text(recipe.to_yaml(), encoding="utf-8")
     shutil.rmtree(folder / "checkpoints" / ".partial", ignore_errors=True)
-    last = (checkpoints(folder) or [None])[-1]
+    run, last = Run(folder), (checkpoints(folder) or [None])[-1]
     run.forget_after(int(last.name.split("-")[1]) if last else -1)
     return run, last
 
 
 def train(
-    recipe: Recipe, out: str | Path, *, rewards: list[Any] | None = None, live: Callable[[Run], None] | None = None
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    rewards: list[Any] | None = None,
+    live: Callable[[Run], None] | None = None,
 ) -> Run:
     """Train as the recipe says, into the run folder ``out``; go on where that folder's last checkpoint ended.
 
@@ -248,15 +263,16 @@ def train(
     config, lora = grpo_config(recipe, folder), lora_config(recipe)
     problems, heldout, template = recipe.training_problems(), recipe.heldout_problems(), recipe.template()
     refuse_leaks(recipe.test_problems(), [*problems["question"], *(e.question for e in template.exemplars)])
-    run, checkpoint = _open_run(recipe, folder)
+    _refuse_other_run(recipe, folder)
     if (folder / "model").exists():
         Console(stderr=True).print(f"{folder} is a finished run of this recipe; nothing to do")
-        return run
+        return Run(folder)
     tokenizer = load_tokenizer(recipe.model.name, recipe.model.revision)
     policy = load_policy(
         recipe.model.name, revision=recipe.model.revision, dtype=recipe.model.dtype, seed=recipe.run.seed,
         in_4bit=recipe.model.load_in_4bit,
     )  # fmt: skip
+    run, checkpoint = _open_run(recipe, folder)
     chat = bool(getattr(tokenizer, "chat_template", None))
     prompts = [template.messages(q) if chat else template.render(tokenizer, q) for q in problems["question"]]
     dataset = Dataset.from_dict({"prompt": prompts, "gold": problems["gold"]})
@@ -274,9 +290,13 @@ def train(
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except (OSError, SafetensorError) as error:
             shutil.rmtree(folder / "checkpoints" / ".partial", ignore_errors=True)
-            raise UserError(f"training stopped, {folder} cannot be written: {error}; free some space, then go on") from None
-    if keeper.signal:
-        raise Interrupted(keeper.signal, f"stopped at step {trainer.state.global_step}; the same command goes on from there")
+            raise UserError(
+                f"training stopped, {folder} cannot be written: {error}; free some space, then go on"
+            ) from None
+    if keeper.signal and trainer.state.global_step < trainer.state.max_steps:
+        raise Interrupted(
+            keeper.signal, f"stopped at step {trainer.state.global_step}; the same command goes on from there"
+        )
     if trainer.accelerator.is_main_process:
         _finish(recipe, run, trainer, keeper)
     return run
@@ -291,22 +311,28 @@ def _finish(recipe: Recipe, run: Run, trainer: Any, keeper: RunKeeper) -> None:
     try:
         policy.save_pretrained(partial)
         trainer.processing_class.save_pretrained(partial)
-        (partial / "prompt.json").write_text(json.dumps(recipe.template().to_dict(), indent=2), encoding="utf-8")
+        (partial / "prompt.json").write_text(
+            json.dumps(recipe.template().to_dict(), indent=2), encoding="utf-8"
+        )
         partial.rename(run.path / "model")
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise UserError(f"the trained model cannot be saved in {run.path}: {error}; free some space, then go on") from None
+        raise UserError(
+            f"the trained model cannot be saved in {run.path}: {error}; free some space, then go on"
+        ) from None
     last = run.log().iloc[-1]
-    run.write_summary({
-        "recipe": recipe.name,
-        "model": recipe.model.name,
-        "data": recipe.data.source,
-        "steps": int(last.step),
-        "completions": int(last.completions),
-        "training_minutes": round(float(last.seconds) / 60, 2),
-        "peak_memory_gib": round(peak_memory_gib(), 2),
-        "stopped_by": keeper.stopped_by,
-    })
+    run.write_summary(
+        {
+            "recipe": recipe.name,
+            "model": recipe.model.name,
+            "data": recipe.data.source,
+            "steps": int(last.step),
+            "completions": int(last.completions),
+            "training_minutes": round(float(last.seconds) / 60, 2),
+            "peak_memory_gib": round(peak_memory_gib(), 2),
+            "stopped_by": keeper.stopped_by,
+        }
+    )
 
 
 class Interrupted(UserError):

@@ -19,7 +19,9 @@ def tiny(kind: str) -> torch.nn.Module:
         pad_token_id=TOKENIZER.pad_token_id, bos_token_id=None, initializer_range=0.3,
     )  # fmt: skip
     torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(**shape)) if kind == "llama" else Qwen2ForCausalLM(Qwen2Config(**shape))
+    model = (
+        LlamaForCausalLM(LlamaConfig(**shape)) if kind == "llama" else Qwen2ForCausalLM(Qwen2Config(**shape))
+    )
     return model.eval()
 
 
@@ -33,9 +35,9 @@ def test_greedy_completions_are_those_of_transformers(kind: str, prompts: list[s
     ours = generate(model, TOKENIZER, prompts, max_new_tokens=12)
     for prompt, [completion] in zip(prompts, ours, strict=True):
         ids = TOKENIZER(prompt, return_tensors="pt")["input_ids"]
-        theirs = model.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False
-        )[0, ids.shape[1] :]
+        theirs = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False)[
+            0, ids.shape[1] :
+        ]
         assert completion.ids == theirs.tolist()
         assert completion.truncated == (completion.ids[-1] != TOKENIZER.eos_token_id)
 
@@ -87,26 +89,32 @@ def test_top_k_and_top_p_cut_the_tail() -> None:
     assert set(pick_tokens(logits, 1.0, 0.75, 0, None)[0].tolist()) == {0, 1}
     assert set(pick_tokens(logits, 0.0, 1.0, 0, None)[0].tolist()) == {0}
     entropy = pick_tokens(logits, 1.0, 1.0, 0, None)[1][0].item()
-    assert entropy == pytest.approx(torch.distributions.Categorical(logits=logits[0]).entropy().item(), rel=1e-5)
+    assert entropy == pytest.approx(
+        torch.distributions.Categorical(logits=logits[0]).entropy().item(), rel=1e-5
+    )
 
 
 def test_a_stop_string_ends_a_completion_and_is_cut_from_text_and_ids() -> None:
     model = tiny("llama")
     [[free]] = generate(model, TOKENIZER, ["Solve. 3+4="], max_new_tokens=30)
-    stop = free.text[3:5]
-    assert stop in free.text
+    stop = next(char for char in free.text[2:] if char.isascii() and char not in free.text[:2])
+    place = free.ids.index(TOKENIZER(stop)["input_ids"][0])
     [[cut]] = generate(model, TOKENIZER, ["Solve. 3+4="], max_new_tokens=30, stop=[stop])
     assert cut.text == free.text[: free.text.index(stop)]
     assert not cut.truncated
-    assert TOKENIZER.decode(cut.ids) == cut.text
+    assert cut.ids == free.ids[:place]
 
 
 @settings(max_examples=5, deadline=None)
 @given(st.integers(1, 7))
 def test_samples_of_one_seed_are_repeated_and_in_order(batch_size: int) -> None:
     model = load_policy("tiny-random")
-    first = generate(model, TOKENIZER, PROMPTS, samples=2, temperature=1.0, max_new_tokens=5, batch_size=batch_size)
-    again = generate(model, TOKENIZER, PROMPTS, samples=2, temperature=1.0, max_new_tokens=5, batch_size=batch_size)
+    first = generate(
+        model, TOKENIZER, PROMPTS, samples=2, temperature=1.0, max_new_tokens=5, batch_size=batch_size
+    )
+    again = generate(
+        model, TOKENIZER, PROMPTS, samples=2, temperature=1.0, max_new_tokens=5, batch_size=batch_size
+    )
     assert first == again
     assert [len(each) for each in first] == [2, 2, 2]
 

