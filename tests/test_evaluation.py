@@ -165,7 +165,7 @@ def test_a_trained_model_is_evaluated_with_its_own_template(model, scripted, tmp
     assert run(model).summary["n"] == 6
     with pytest.raises(UserError, match="another prompt") as mismatch:
         run(model, template=Template(instruction="Answer in verse."), any_shots=True)
-    assert INSTRUCTION in str(mismatch.value)
+    assert repr(INSTRUCTION) in str(mismatch.value)
     assert "Answer in verse." in str(mismatch.value)
     shots = Template(exemplars=(Exemplar(question="What is 50 + 1?", answer="One more.\n#### 51"),))
     with pytest.raises(UserError, match="exemplars"):
