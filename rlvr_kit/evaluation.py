@@ -209,7 +209,7 @@ def refuse_other_template(model: str | Path, template: Template, any_shots: bool
         trained = Template.from_dict(json.loads((Path(model) / "prompt.json").read_text(encoding="utf-8")))
         theirs = trained.model_copy(update={"exemplars": template.exemplars}) if any_shots else trained
         if difference := theirs.difference(template):
-            raise UserError(f"{model} was trained with another prompt (here: its own, there: this): {difference}")
+            raise UserError(f"{model} has another prompt (here: that of its training): {difference}")
 
 
 def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:

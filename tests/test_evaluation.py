@@ -84,12 +84,8 @@ def test_several_samples_give_pass_at_k_and_a_majority(model, scripted):
     assert summary["samples"] == 4
     assert summary["pass_at_k"]["1"] == pytest.approx(summary["strict"])
     assert summary["pass_at_k"]["4"] == 1.0  # every four neighbours in the script hold a right one
-    assert (
-        summary["majority"] == 5 / 6
-    )  # problem 2 has a wrong and a right well-formed answer: the first counts
-    assert summary["strict_ci"] == pytest.approx(
-        [0.1876, 0.8124], abs=1e-4
-    )  # six problems, not 24 completions
+    assert summary["majority"] == 5 / 6  # problem 2 has a wrong and a right answer: the first counts
+    assert summary["strict_ci"] == pytest.approx([0.1876, 0.8124], abs=1e-4)  # of 6 problems, not 24 texts
 
 
 def test_rows_judged_before_are_not_generated_again(model, scripted, tmp_path):
