@@ -71,7 +71,5 @@ class CorrectnessReward:
             if canonical_number(str(g)) is None:
                 rewards[row] = None
                 asked = f" to {str(prompts[row])[-80:]!r}" if prompts else ""
-                logger.warning(
-                    "no reward for row %d of the batch: its gold %r%s is not a number", row, g, asked
-                )
+                logger.warning("no reward for row %d of the batch: gold %r%s is no number", row, g, asked)
         return rewards
