@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from rlvr_kit import UserError
+from rlvr_kit import PROJECT, UserError
 from rlvr_kit.prompts import Template
 from rlvr_kit.runs import Run
 from rlvr_kit.statistics import compare as compare
@@ -75,6 +75,10 @@ def evaluate(
     rows = _rows_so_far(out, label, made_by, problems)
     done = {row["problem"] for row in rows}
     todo = [{"problem": i} | row for i, row in enumerate(problems.to_list()) if i not in done]
+    if out and not todo and (out.path / "evals" / f"{label}.json").exists():
+        known = Evaluation(*out.evaluation(label))
+        if len(known.rows) == len(rows):
+            return known
     for row in todo:
         row["prompt"] = template.render(tokenizer, row["question"])
     began = time.perf_counter()
@@ -101,6 +105,7 @@ def evaluate(
             options = settings | {"stop": template.stop, "batch_size": batch_size, "on_batch": judge}
             generate(model, tokenizer, prompts, **options)
     told = {"label": label, "model": model.name_or_path, "shots": len(template.exemplars)} | (about or {})
+    told["model"] = str(told["model"]).removeprefix(f"{PROJECT}/")
     result = Evaluation(_table(rows), told | settings | summarize(_table(rows)))
     result.summary["seconds"] = round(time.perf_counter() - began, 1)
     if out:

@@ -1,6 +1,7 @@
 import json
 import sys
 from importlib.machinery import ModuleSpec
+from io import StringIO
 from types import ModuleType, SimpleNamespace
 
 import pandas as pd
@@ -16,6 +17,7 @@ from rlvr_kit.prompts import INSTRUCTION, Exemplar, Template
 from rlvr_kit.recipe import load_recipe
 from rlvr_kit.rewards import CorrectnessReward, FormatReward
 from rlvr_kit.runs import Run
+from rlvr_kit.scoring import score_lines
 from rlvr_kit.word_problems import make_word_problems
 
 PROBLEMS = Dataset.from_list(
@@ -72,11 +74,16 @@ def test_the_summary_counts_what_the_rows_say(model, scripted):
     assert "pass_at_k" not in result.summary
 
 
-def test_the_reward_and_the_evaluation_agree(model, scripted):
+def test_the_reward_the_scorer_and_the_evaluation_agree(model, scripted):
     rows = run(model).rows
     completions, gold = rows.completion.tolist(), rows.gold.tolist()
     assert CorrectnessReward(1.0)(completions=completions, gold=gold) == rows.correct.astype(float).tolist()
     assert FormatReward(0.5)(completions=completions) == (0.5 * rows.format_ok).tolist()
+    lines = [json.dumps({"completion": c, "gold": g}) for c, g in zip(completions, gold, strict=True)]
+    assert score_lines(lines, scored := StringIO(), StringIO()) == 0
+    verdicts = pd.DataFrame(map(json.loads, scored.getvalue().splitlines()))
+    for column in ("format_ok", "correct", "lenient_correct", "why"):
+        assert verdicts[column].tolist() == rows[column].tolist()
 
 
 def test_several_samples_give_pass_at_k_and_a_majority(model, scripted):
@@ -96,7 +103,9 @@ def test_rows_judged_before_are_not_generated_again(model, scripted, tmp_path):
     again = run(model, out=Run(tmp_path))
     assert len(scripted) == 6
     pd.testing.assert_frame_equal(again.rows, second.rows)
+    assert again.summary == second.summary == Run(tmp_path).evaluation("base")[1]
     pd.testing.assert_frame_equal(Run(tmp_path).evaluation("base")[0], second.rows)
+    assert run(model, PROBLEMS.select(range(4)), out=Run(tmp_path)).summary["n"] == 4
 
 
 @pytest.mark.parametrize("change", ["weights", "instruction", "length", "question"])
