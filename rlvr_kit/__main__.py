@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,6 @@ import typer
 from rich.console import Console
 
 from rlvr_kit import UserError
-from rlvr_kit.recipe import load_recipe
 
 app = typer.Typer(
     help="Reinforcement learning with verifiable rewards: score, plan, train, measure.",
@@ -39,15 +39,9 @@ def score(
     ] = "-",
 ) -> None:
     """Judge completions with the verifier; verdicts on stdout, a summary on stderr."""
-    from rlvr_kit.scoring import score_lines
+    from rlvr_kit.scoring import score_file
 
-    if file == "-":
-        raise typer.Exit(score_lines(sys.stdin, sys.stdout, sys.stderr))
-    try:
-        with open(file, encoding="utf-8") as lines:
-            raise typer.Exit(score_lines(lines, sys.stdout, sys.stderr))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {file}: {error}") from None
+    raise typer.Exit(score_file(file))
 
 
 @app.command()
@@ -61,6 +55,7 @@ def plan(
 ) -> None:
     """What a recipe will need: batches, memory, time."""
     from rlvr_kit.planning import plan as make_plan
+    from rlvr_kit.recipe import load_recipe
 
     result = make_plan(load_recipe(recipe, overrides), gpu_memory)
     if as_json:
@@ -72,7 +67,9 @@ def plan(
 @app.command()
 def train(out: Out, recipe: RecipeName = "cpu", overrides: Overrides = []) -> None:  # noqa: B006
     """Train as a recipe says; the same command goes on with a run that was interrupted."""
-    settings = load_recipe(recipe, overrides)
+    from rlvr_kit.recipe import load_recipe
+
+    settings = load_recipe(recipe, overrides)  # before the seconds that the training libraries take to load
     from rlvr_kit.training import train as run_training
 
     run = run_training(settings, out)
@@ -104,6 +101,8 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure a model on the test split: strict and lenient accuracy, with n and 95 % intervals."""
+    from rlvr_kit.recipe import load_recipe
+
     settings = load_recipe(recipe, [f"data.source={data}", f"evaluation.n={n}", *overrides])
     problems, template = settings.test_problems(), settings.template(shots)
     from rlvr_kit.evaluation import evaluate as measure
@@ -123,6 +122,36 @@ def evaluate(
         low, high = result[f"{share}_ci"]
         print(f"{share:10}{result[share]:6.1%}  (n={result['n']}, 95 % interval {low:.1%} to {high:.1%})")
     print(f"{result['seconds']} s; rows in {(out or Path('runs') / 'evaluations') / 'evals' / label}.parquet")
+
+
+@app.command()
+def submit(
+    recipe: RecipeName = "gpu",
+    overrides: Overrides = [],  # noqa: B006
+    instance_type: Annotated[
+        str | None, typer.Option(help="Instead of the recipe's, e.g. ml.g6.2xlarge.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and upload nothing.")] = False,
+    rehearse: Annotated[bool, typer.Option("--rehearse", help="Run it here, AWS pretended.")] = False,
+    attach: Annotated[str | None, typer.Option(help="Come back to this job instead of submitting.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where the job's run folder goes.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a recipe as a SageMaker training job and fetch what it made. Ctrl-C leaves the job running."""
+    from rlvr_kit import rehearsal
+    from rlvr_kit import sagemaker_jobs as jobs
+
+    with rehearsal.rehearsal() if rehearse else nullcontext():
+        if attach:
+            job = jobs.attach(attach)
+        else:
+            planned = jobs.plan(load_recipe(recipe, overrides), instance_type)
+            Console().print_json(data=planned.to_dict()) if as_json else Console().print(planned)
+            if dry_run:
+                return
+            job = jobs.submit(planned)
+        run = jobs.fetch(jobs.follow(job), (out or Path("runs") / job.training_job_name).absolute())
+    Console(stderr=True).print(f"fetched: {run.path}", highlight=False)
 
 
 @app.command()

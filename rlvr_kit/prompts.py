@@ -6,12 +6,14 @@ template gets plain text: ``Question: ...`` and ``Answer: ...``, with blank line
 
 import random
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from datasets import Dataset
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rlvr_kit import UserError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 INSTRUCTION = (
     "Write the calculation, then on a new last line #### and the number.\n"
@@ -84,7 +86,7 @@ class Template(BaseModel):
         return None
 
 
-def choose_exemplars(train: Dataset, shots: int, seed: int = 0) -> tuple[Exemplar, ...]:
+def choose_exemplars(train: "Dataset", shots: int, seed: int = 0) -> tuple[Exemplar, ...]:
     """``shots`` worked examples from ``train``; the caller keeps them out of training and evaluation."""
     if not 0 <= shots <= len(train):
         raise UserError(f"asked for {shots} exemplars, but there are {len(train)} rows to choose from")

@@ -92,10 +92,10 @@ class Run:
 
     def completions(self) -> pd.DataFrame:
         """Every completion that was trained on, in the order of the steps, with its rewards and advantage."""
-        folder = self._existing("completions", "what the policy wrote while training")
-        return pd.concat(
-            [pd.read_parquet(file) for file in sorted(folder.glob("*.parquet"))], ignore_index=True
-        )
+        files = sorted(self.path.glob("completions/*.parquet"))
+        if not files:
+            raise UserError(f"{self.path} holds no completions yet (what the policy wrote while training)")
+        return pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
 
     def save_rows(self, label: str, rows: pd.DataFrame) -> None:
         """Write the rows alone while an evaluation goes on; there is no summary until it is complete."""

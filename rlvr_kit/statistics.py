@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import binomtest, norm
+from scipy.special import ndtri
 
 from rlvr_kit import UserError
 
@@ -21,7 +21,7 @@ def wilson_interval(k: float, n: int, confidence: float = 0.95) -> tuple[float, 
     """
     if n < 1 or not 0 <= k <= n:
         raise UserError(f"an interval needs 0 <= k <= n and at least one problem, not k={k}, n={n}")
-    z, p = norm.ppf(0.5 + confidence / 2), k / n
+    z, p = ndtri(0.5 + confidence / 2), k / n
     centre, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
     low, high = (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)
     return (0.0 if k == 0 else float(low)), (1.0 if k == n else float(high))
@@ -46,6 +46,8 @@ def mcnemar_exact(b: int, c: int) -> float:
     >>> mcnemar_exact(1, 5)
     0.21875
     """
+    from scipy.stats import binomtest  # takes a second to load, which scoring does not need
+
     return float(binomtest(b, b + c, 0.5).pvalue) if b + c else 1.0
 
 
@@ -88,7 +90,7 @@ def problems_needed(base: float, gain: float, discordant: float | None = None, p
             f"base {base} and base + gain {tuned} must be shares between 0 and 1, and the gain not 0"
         )
     flips = max(abs(gain), base * (1 - tuned) + tuned * (1 - base) if discordant is None else discordant)
-    spread = norm.ppf(0.975) * np.sqrt(flips) + norm.ppf(power) * np.sqrt(flips - gain**2)
+    spread = ndtri(0.975) * np.sqrt(flips) + ndtri(power) * np.sqrt(flips - gain**2)
     return int(np.ceil((spread / gain) ** 2))
 
 
