@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench lab kernel lambda clean
+.PHONY: help setup run test check lab kernel lambda clean
 
 RECIPE ?= cpu
 OUT ?= runs/$(shell date +%Y%m%d-%H%M%S)
@@ -49,9 +49,6 @@ check: setup  ## the quick loop: lint, format, types, and that the notebooks are
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(PY) -m pytest -q tests/test_notebooks.py -k static
-
-bench: setup  ## how fast training and evaluation are here, next to their plain counterparts
-	$(PY) -m rlvr_kit bench
 
 lab: setup  ## open JupyterLab on the notebooks
 	$(PY) -m jupyterlab notebooks

@@ -145,6 +145,8 @@ def submit(
         if attach:
             job = jobs.attach(attach)
         else:
+            from rlvr_kit.recipe import load_recipe
+
             planned = jobs.plan(load_recipe(recipe, overrides), instance_type)
             Console().print_json(data=planned.to_dict()) if as_json else Console().print(planned)
             if dry_run:

@@ -147,7 +147,7 @@ def _attend(
     count, heads, _, width = query.shape
     kv_heads = key.shape[1]
     grouped = query.view(count, kv_heads, heads // kv_heads, width) * scaling
-    common_keys, common_values = rows.common[module.layer_idx]  # type: ignore[index]
+    common_keys, common_values = rows.common[module.layer_idx]
     stacked = grouped.transpose(0, 1).reshape(kv_heads, heads // kv_heads * count, width)
     common_scores = (stacked @ common_keys[0].transpose(1, 2)).view(kv_heads, count, heads // kv_heads, -1)
     own_scores = grouped @ key.transpose(2, 3) + attention_mask
@@ -210,7 +210,7 @@ def _few_rows(model: "PreTrainedModel") -> Iterator[None]:
         module for module in model.modules() if type(module) is torch.nn.Linear and not module.weight.is_cuda
     ]
     for layer in layers:
-        layer.forward = partial(product, layer)  # type: ignore[method-assign]
+        layer.forward = partial(product, layer)
     try:
         yield
     finally:
@@ -221,7 +221,7 @@ def _few_rows(model: "PreTrainedModel") -> Iterator[None]:
 def pick_tokens(
     logits: Tensor, temperature: float, top_p: float, top_k: int, noise: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
-    """Next tokens (R,) and the entropies (R,) of the distributions that they were drawn from; greedy at temperature 0."""
+    """Next tokens (R,) and the entropies (R,) of the distributions they came from; greedy at temperature 0."""
     from transformers import TopKLogitsWarper, TopPLogitsWarper
 
     logits = logits.float().contiguous()

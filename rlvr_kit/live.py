@@ -32,7 +32,7 @@ class LiveChart:
             self.chart, self.table = display(figure, display_id=True), display(written, display_id=True)
         else:
             self.chart.update(figure)
-            self.table.update(written)  # type: ignore[attr-defined]
+            self.table.update(written)
         self.drawn = time.monotonic()
 
     @staticmethod

@@ -10,9 +10,10 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlvr_kit import UserError
 
@@ -136,7 +137,7 @@ def _convert_gguf(gguf: Path, out: Path) -> None:
 
 
 @contextmanager
-def _quiet():
+def _quiet() -> Iterator[None]:
     """Keep transformers' per-tensor progress bars out of notebooks and logs."""
     from transformers.utils import logging
 
@@ -230,8 +231,8 @@ def load_policy(
 def _cannot_load(name: str, error: Exception) -> UserError:
     first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return UserError(
-        f"model {name!r} cannot be loaded: {first_line} (give a folder saved by transformers, a Hub id that this machine "
-        "can reach, or `bundled`)"
+        f"model {name!r} cannot be loaded: {first_line} (give a folder saved by transformers, a Hub id "
+        "that this machine can reach, or `bundled`)"
     )
 
 

@@ -234,7 +234,7 @@ def _open_run(recipe: Recipe, folder: Path) -> tuple[Run, Path | None]:
     with atomic(folder / "recipe.yaml") as draft:
         draft.write_text(recipe.to_yaml(), encoding="utf-8")
     shutil.rmtree(folder / "checkpoints" / ".partial", ignore_errors=True)
-    run, last = Run(folder), (checkpoints(folder) or [None])[-1]
+    run, last = Run(folder), next(reversed(checkpoints(folder)), None)
     run.forget_after(int(last.name.split("-")[1]) if last else -1)
     return run, last
 
@@ -248,8 +248,8 @@ def train(
 ) -> Run:
     """Train as the recipe says, into the run folder ``out``; go on where that folder's last checkpoint ended.
 
-    ``rewards`` replaces the recipe's two reward functions (the notebook on reward hacking does that); ``live`` is called
-    with the run after each line of its log.
+    ``rewards`` replaces the recipe's two reward functions (the notebook on reward hacking does that); ``live`` is
+    called with the run after each line of its log.
 
     Raises:
         UserError: what cannot work, before anything is loaded; a folder with another run; a full disk.

@@ -20,7 +20,6 @@ from rlvr_kit.recipe import load_recipe
 from rlvr_kit.runs import Run
 from rlvr_kit.training import checkpoints, train
 
-
 #: A model with random weights never earns a reward; the entropy bonus makes its weights move all the same.
 MOVES = "grpo.entropy_coef=0.05"
 
