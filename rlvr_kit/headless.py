@@ -4,6 +4,7 @@ The executed copies stay in the run folder; at the end their report and the head
 """
 
 import os
+import socket
 import sys
 import time
 from contextlib import suppress
@@ -12,6 +13,7 @@ from typing import Any
 
 import nbformat
 import papermill
+from traitlets.config import Config
 
 from rlvr_kit import PROJECT, UserError
 from rlvr_kit.evaluation import compare
@@ -68,8 +70,9 @@ def _execute(notebook: Path, copy: Path, parameters: dict[str, Any], title: str)
     quiet = ["--log-level=ERROR"]  # each kernel would warn that it talks to us over a local socket
     try:
         papermill.execute_notebook(
-            notebook, copy, parameters, progress_bar=bar, cwd=PROJECT, extra_arguments=quiet
-        )
+            notebook, copy, parameters, progress_bar=bar, cwd=PROJECT, extra_arguments=quiet,
+            config=Config(KernelManager={"transport": "tcp" if _loopback_works() else "ipc"}),
+        )  # fmt: skip
     except Exception as error:  # of papermill, its client or the kernel: whichever, say where and what
         name, text = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", error)
         if name == "DeadKernelError":
@@ -80,6 +83,16 @@ def _execute(notebook: Path, copy: Path, parameters: dict[str, Any], title: str)
                 where = f"failed at cell {cell.id}, {cell.source.strip().partition(chr(10))[0]!r}"
         kept = f" (how far it came: {copy})" if copy.exists() else ""
         raise UserError(f"{notebook.name} {where}: {name}: {text}{kept}") from error
+
+
+def _loopback_works() -> bool:
+    """Whether this machine can talk to itself by network; with no network at all, a kernel talks by files."""
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            socket.create_connection(server.getsockname(), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def _point_latest_at(out: Path) -> None:
