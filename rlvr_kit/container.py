@@ -78,7 +78,7 @@ def fetch_secrets(names: Mapping[str, str]) -> dict[str, str]:
     import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
-    client, values = boto3.client("secretsmanager"), {}
+    client, values = boto3.client("secretsmanager", os.environ.get("AWS_REGION")), {}
     for variable, name in names.items():
         try:
             text = client.get_secret_value(SecretId=name)["SecretString"]
@@ -95,10 +95,12 @@ def run() -> int:
     quiet = {"TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore::FutureWarning"}  # the log is for people
     environ = os.environ | quiet | fetch_secrets(recipe.sagemaker.secrets)
     if recipe.sagemaker.mlflow_arn:
-        environ["MLFLOW_TRACKING_URI"] = recipe.sagemaker.mlflow_arn
+        environ |= {"MLFLOW_TRACKING_URI": recipe.sagemaker.mlflow_arn, "MLFLOW_EXPERIMENT_NAME": "rlvr-kit"}
     command = launch_command(train_arguments(recipe, environ), environ, recipe.sagemaker.sharding)
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
-    child = subprocess.Popen(command, env=environ, preexec_fn=_die_with_parent, **pipes)
+    child = subprocess.Popen(
+        command, env=environ, preexec_fn=_die_with_parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        encoding="utf-8", errors="replace",
+    )  # fmt: skip
     # SageMaker sends SIGTERM before it takes the machine away, to this process alone.
     signal.signal(signal.SIGTERM, lambda *_: child.terminate())
     tail: deque[str] = deque(maxlen=30)

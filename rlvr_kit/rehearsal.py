@@ -109,12 +109,10 @@ class PretendedAWS:
                 lambda kept=answer, **_: (SimpleNamespace(status_code=200), deepcopy(kept)),
             )
         session.events.register("before-parameter-build.sagemaker.StopTrainingJob", self._stop)
-        session.events.register("before-parameter-build.sagemaker.CreateTrainingJob", self._take)
+        take = lambda params, **_: self.requests.append(deepcopy(params))  # noqa: E731
+        session.events.register("before-parameter-build.sagemaker.CreateTrainingJob", take)
         session.events.register("after-call.sagemaker.CreateTrainingJob", self._start)
         return session
-
-    def _take(self, params: dict[str, Any], **_: Any) -> None:
-        self.requests.append(deepcopy(params))
 
     def _start(self, http_response: Any, **_: Any) -> None:
         if http_response.status_code < 300:
@@ -216,8 +214,10 @@ class PretendedAWS:
             self.logs.create_log_group(logGroupName=LOG_GROUP)
         self.logs.create_log_stream(**log)
         self._log(log, "[REHEARSAL: this container is a process on your own machine, and AWS is pretended]")
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
-        process = subprocess.Popen(command, env=environ, start_new_session=True, **pipes)
+        process = subprocess.Popen(
+            command, env=environ, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            encoding="utf-8", errors="replace",
+        )  # fmt: skip
         self.processes[name] = process
         if name in self.stopping:
             process.terminate()
@@ -225,14 +225,13 @@ class PretendedAWS:
         interrupted, metrics = False, dict[str, Any]()
         for line in process.stdout or ():
             self._log(log, line.rstrip("\n") or " ")
-            found = {key: re.search(regex, line) for key, regex in patterns.items()}
-            values = {key: float(match.group(1)) for key, match in found.items() if match}
-            new = [
-                {"MetricName": key, "Value": value, "Timestamp": time.time()} for key, value in values.items()
-            ]
-            metrics |= {value["MetricName"]: value for value in new}
+            found = ((key, re.search(regex, line)) for key, regex in patterns.items())
+            values = {key: float(match.group(1)) for key, match in found if match}
+            now = time.time()
+            new = {k: {"MetricName": k, "Value": value, "Timestamp": now} for k, value in values.items()}
+            metrics |= new
             if new:
-                self.metrics.put_metric_data(Namespace=LOG_GROUP, MetricData=new)
+                self.metrics.put_metric_data(Namespace=LOG_GROUP, MetricData=list(new.values()))
             if self.interrupt_at is not None and line.startswith(f'{{"step": {self.interrupt_at},'):
                 self.interrupt_at, interrupted = None, True
                 os.killpg(process.pid, signal.SIGKILL)

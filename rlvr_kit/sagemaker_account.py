@@ -76,6 +76,8 @@ def explained() -> Iterator[None]:
         yield
     except NoCredentialsError as error:
         raise UserError(NO_CREDENTIALS) from error
+    except ValueError as error:
+        raise UserError(f"the SageMaker SDK refuses the recipe's settings: {str(error).strip()}") from error
     except (ClientError, BotoCoreError, Boto3Error) as error:
         told = " ".join(str(error).split())
         raise UserError(

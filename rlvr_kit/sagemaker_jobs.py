@@ -135,7 +135,7 @@ def _new_lines(logs: Any, name: str, seen: dict[str, str]) -> Iterator[str]:
             raise
         return  # an account's first job: there is no log group until the container prints
     for stream in (stream["logStreamName"] for stream in listing["logStreams"]):
-        events = [{}]
+        events: list[Any] = [None]
         while events:
             place = {"nextToken": seen[stream]} if stream in seen else {}
             read = partial(logs.get_log_events, logGroupName=LOG_GROUP, logStreamName=stream)
@@ -177,7 +177,8 @@ def fetch(job: "TrainingJob", out: str | Path) -> Run:
         if not failed:
             with tarfile.open(files[0]) as archive:
                 archive.extractall(f"{scratch}/run", filter="data")
-        shutil.rmtree(target, ignore_errors=True)
+        if target.exists():
+            target.rmdir()
         shutil.move(f"{scratch}/{'s3' if failed else 'run'}", target)
     return Run(target)
 

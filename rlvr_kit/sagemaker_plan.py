@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from rlvr_kit import PROJECT, __version__
+from rlvr_kit.planning import DEFAULTS
 from rlvr_kit.recipe import Recipe
 from rlvr_kit.sagemaker_account import (
     Fact,
@@ -29,6 +30,7 @@ from rlvr_kit.sagemaker_account import (
 )
 
 if TYPE_CHECKING:
+    from rich.table import Table
     from sagemaker.core.helper.session_helper import Session
     from sagemaker.train import ModelTrainer
 
@@ -36,15 +38,14 @@ if TYPE_CHECKING:
 NAME = "rlvr-kit"
 #: Keys of log.jsonl that become CloudWatch metrics of the job, read off the lines that training prints.
 METRICS = (
-    *("reward", "reward_std", "rewards/format", "rewards/correct", "length", "truncated", "entropy"),
-    *("equal_groups", "loss", "grad_norm", "kl"),
-    *("heldout/strict", "heldout/lenient", "heldout/format", "heldout/truncated"),
+    *("reward", "reward_std", "rewards/format", "rewards/correct", "heldout/strict", "heldout/lenient"),
+    *("heldout/format", "length", "truncated", "entropy", "equal_groups", "loss", "grad_norm", "kl"),
 )
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What submitting would do. `request` is CreateTrainingJob's, but for the time in the job's name."""
+    """What submitting would do; rich prints it as a table. `request` differs only by the time in names."""
 
     recipe: Recipe
     account: str
@@ -82,7 +83,7 @@ class Plan:
             )
         return found
 
-    def rows(self) -> dict[str, str]:
+    def in_words(self) -> dict[str, str]:
         """The plan in words, for a table."""
         job, most = self.recipe.sagemaker, self.max_cost
         spot = ", managed spot (billed at the lower spot price)" if job.spot else ""
@@ -101,18 +102,23 @@ class Plan:
             "submit would": "refuse: " + "; ".join(self.refusals) if self.refusals else "start it",
         }
 
+    def __rich__(self) -> "Table":
+        from rich.table import Table
+
+        table = Table(title=f"Recipe {self.recipe.name} as a SageMaker training job", show_header=False)
+        for name, text in self.in_words().items():
+            table.add_row(name, text)
+        return table
+
     def to_dict(self) -> dict[str, Any]:
         """The plan for a program: JSON values only, with the request as it is."""
         facts = {name: getattr(self, name)._asdict() for name in ("estimate", "price", "quota")}
-        more = {"recipe": self.recipe.name, "max_cost": self.max_cost, "refusals": self.refusals}
-        return vars(self) | facts | more
+        facts |= {"recipe": self.recipe.name, "max_cost": self.max_cost, "refusals": self.refusals}
+        return vars(self) | facts
 
 
 def plan(recipe: Recipe, instance_type: str | None = None) -> Plan:
-    """Work out the job that `recipe` would be, on `instance_type` if given.
-
-    Raises UserError when there is no region, no credentials or no role, or AWS says no.
-    """
+    """Work out the job that `recipe` would be. Raises UserError without region, credentials or role."""
     if instance_type:
         section = recipe.sagemaker.model_copy(update={"instance_type": instance_type})
         recipe = recipe.model_copy(update={"sagemaker": section})
@@ -120,9 +126,8 @@ def plan(recipe: Recipe, instance_type: str | None = None) -> Plan:
     with explained(), staged_source(recipe) as source:
         role, problem = find_role(session, recipe)
         estimate = _estimate(recipe)
-        minutes = recipe.sagemaker.max_minutes or max(60.0, 3 * (estimate.value or 480.0))
+        minutes = recipe.sagemaker.max_minutes or max(60.0, 3 * (estimate.value or 160.0))
         trainer = model_trainer(recipe, session, role, minutes, source)
-        folders = {"source": source} | channels(recipe)
         return Plan(
             recipe=recipe,
             account=session.account_id(),
@@ -130,7 +135,10 @@ def plan(recipe: Recipe, instance_type: str | None = None) -> Plan:
             role=role,
             role_problem=problem,
             request=trainer._create_training_job_args(boto3=True),
-            upload={name: _size(folder) for name, folder in folders.items()},
+            upload={
+                name: sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+                for name, folder in ({"source": source} | channels(recipe)).items()
+            },
             estimate=estimate,
             max_minutes=minutes,
             price=find_price(session, recipe),
@@ -146,7 +154,7 @@ def model_trainer(
     from sagemaker.train import ModelTrainer, configs
 
     job, region = recipe.sagemaker, session.boto_region_name
-    image = {"version": job.framework_version, "py_version": job.python_version, "image_scope": "training"}
+    version = {"version": job.framework_version, "py_version": job.python_version, "image_scope": "training"}
     # Machines with disks of their own (most GPU ones) encrypt them in hardware and refuse a volume key.
     own_disk = re.match(r"ml\.(g[4-9]|p[4-9]|p3dn|trn|\w+d\.)", job.instance_type)
     limits = {"max_runtime_in_seconds": int(minutes * 60)}
@@ -157,7 +165,7 @@ def model_trainer(
             sagemaker_session=session,
             role=role,
             base_job_name=NAME,
-            training_image=image_uris.retrieve("pytorch", region, instance_type=job.instance_type, **image),
+            training_image=image_uris.retrieve("pytorch", region, instance_type=job.instance_type, **version),
             source_code=configs.SourceCode(
                 source_dir=str(source),
                 requirements="requirements.txt",
@@ -184,9 +192,7 @@ def model_trainer(
             ],
             hyperparameters={"rlvr_kit": __version__, "recipe": recipe.name},
             environment={"PIP_QUIET": "1", "PIP_ROOT_USER_ACTION": "ignore"},
-            tags=[
-                configs.Tag(key=key, value=value) for key, value in {NAME: __version__, **job.tags}.items()
-            ],
+            tags=[configs.Tag(key=k, value=value) for k, value in {NAME: __version__, **job.tags}.items()],
         )
     return trainer.with_metric_definitions(
         [configs.MetricDefinition(name=name, regex=metric_regex(name)) for name in METRICS]
@@ -207,8 +213,8 @@ def staged_source(recipe: Recipe) -> Iterator[Path]:
     """A folder with what the job needs and nothing else: package, recipe as resolved, requirements.txt."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder)
-        unwanted = shutil.ignore_patterns("__pycache__", ".*")
-        shutil.copytree(PROJECT / "rlvr_kit", source / "rlvr_kit", ignore=unwanted)
+        tidy = shutil.ignore_patterns("__pycache__", ".*")
+        shutil.copytree(PROJECT / "rlvr_kit", source / "rlvr_kit", ignore=tidy)
         (source / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
         (source / "requirements.txt").write_text("\n".join(requirements(recipe)) + "\n")
         yield source
@@ -217,9 +223,12 @@ def staged_source(recipe: Recipe) -> Iterator[Path]:
 def requirements(recipe: Recipe) -> list[str]:
     """The project's own pins, less torch: the container brings the one that fits its CUDA."""
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extra = ["sagemaker-mlflow"] if recipe.sagemaker.mlflow_arn else []
-    extra += ["deepspeed"] if recipe.sagemaker.sharding == "zero2" else []
-    return [line for line in project["dependencies"] if not re.match(r"torch\b", line)] + extra
+    job, pins = recipe.sagemaker, [line for line in project["dependencies"] if not re.match(r"torch\b", line)]
+    extra = {"sagemaker-mlflow": job.mlflow_arn, "deepspeed": job.sharding == "zero2"}
+    extra["bitsandbytes"] = recipe.model.load_in_4bit
+    return pins + [
+        name for name, wanted in extra.items() if wanted
+    ]  # not pinned: the kit is not tested with them
 
 
 def channels(recipe: Recipe) -> dict[str, Path]:
@@ -231,9 +240,11 @@ def channels(recipe: Recipe) -> dict[str, Path]:
     return {channel: folder for channel, folder in found.items() if folder.is_dir()}
 
 
-def _size(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
 def _estimate(recipe: Recipe) -> Fact:
-    return Fact(None, "nothing like it was measured here")
+    """Minutes, by a rule of thumb: a decoding step takes 30 ms whatever the batch, learning as long again."""
+    given = DEFAULTS | recipe.grpo
+    if given["max_steps"] <= 0:
+        return Fact(None, "the recipe sets no grpo.max_steps")
+    decoding = given["max_steps"] * given["max_completion_length"]
+    rule = "not measured: 30 ms a token, completions at full length, and as long again to learn"
+    return Fact(2 * 0.03 * decoding / 60, rule)

@@ -34,7 +34,7 @@ def record(calls):
         service = names.get(metadata["endpointPrefix"], metadata["endpointPrefix"])
         calls.add(ACTIONS.get(call := f"{service}:{model.name}", call))
 
-    boto3.DEFAULT_SESSION.events.register_first("before-call", note)
+    boto3.DEFAULT_SESSION.events.register("before-parameter-build", note)
 
 
 @pytest.fixture(scope="module")

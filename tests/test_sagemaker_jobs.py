@@ -11,8 +11,10 @@ import pytest
 import yaml
 from botocore.exceptions import EndpointConnectionError
 from moto import mock_aws
+from typer.testing import CliRunner
 
 from rlvr_kit import PROJECT, UserError, __version__
+from rlvr_kit.__main__ import app
 from rlvr_kit.recipe import RECIPES, load_recipe
 from rlvr_kit.rehearsal import ROLE, PretendedAWS, rehearsal
 from rlvr_kit.sagemaker_jobs import LOG_GROUP, attach, clean_up, fetch, follow, plan, stop, submit
@@ -116,6 +118,9 @@ def test_request_takes_all_that_the_recipe_says(aws, monkeypatch):
     }
     assert planned.upload["gsm8k"] == sum(f.stat().st_size for f in PROJECT.glob("tests/**/*") if f.is_file())
     assert {"sagemaker-mlflow", "deepspeed"} <= set(requirements(recipe))
+    assert "bitsandbytes" not in requirements(recipe) and "bitsandbytes" in requirements(
+        load_recipe("gpu-qlora")
+    )
 
 
 def test_machines_with_their_own_disk_get_no_volume_key(aws):
@@ -168,10 +173,22 @@ def test_submit_sends_what_was_planned(aws):
 
 def test_planning_only_reads(aws):
     calls = []
-    boto3.DEFAULT_SESSION.events.register("before-call", lambda model, **_: calls.append(model.name))
+    boto3.DEFAULT_SESSION.events.register(
+        "before-parameter-build", lambda model, **_: calls.append(model.name)
+    )
     plan(load_recipe("smoke"))
     assert calls and not [name for name in calls if not re.match("Get|List|Describe|Simulate|Head", name)]
     assert boto3.client("s3").list_buckets()["Buckets"] == []
+
+
+def test_command_line_shows_the_plan_and_sends_nothing():
+    options = ["submit", "--recipe", "smoke", "--instance-type", "ml.g5.xlarge", "--rehearse", "--dry-run"]
+    shown = CliRunner().invoke(app, options)
+    assert shown.exit_code == 0 and "ml.g5.xlarge" in shown.output and "rehearsal" in shown.output
+    planned = json.loads(CliRunner().invoke(app, [*options, "--json"]).stdout)
+    assert planned["request"]["ResourceConfig"]["InstanceType"] == "ml.g5.xlarge"
+    assert planned["quota"] == {"value": 1, "basis": "Service Quotas, ml.g5.xlarge for training job usage"}
+    assert planned["refusals"] == [] and planned["max_cost"] is None
 
 
 def test_telemetry_is_off(aws, monkeypatch):
@@ -203,7 +220,9 @@ def test_most_it_can_cost(aws, max_minutes, keep_alive, price, cost):
     overrides += [f"sagemaker.price_per_hour={price}"] if price else []
     planned = plan(load_recipe("smoke", overrides))
     assert planned.max_cost == cost
-    assert planned.rows()["costs at most"] == ("unknown without a price" if cost is None else f"${cost:.2f}")
+    assert planned.in_words()["costs at most"] == (
+        "unknown without a price" if cost is None else f"${cost:.2f}"
+    )
 
 
 def test_cost_above_the_limit_is_refused(aws):
@@ -244,6 +263,12 @@ def test_missing_permissions_are_named(aws):
 def test_role_that_sagemaker_may_not_assume(aws):
     answer("iam.GetRole", {"Role": {"Arn": ROLE, "AssumeRolePolicyDocument": '{"Statement": []}'}})
     assert "trust policy" in plan(load_recipe("smoke")).role_problem
+
+
+@pytest.mark.parametrize("setting", ["instance_type=banana", "framework_version=0.1"])
+def test_settings_that_cannot_be(aws, setting):
+    with pytest.raises(UserError, match="the SageMaker SDK refuses"):
+        plan(load_recipe("smoke", [f"sagemaker.{setting}"]))
 
 
 def test_no_role():
