@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from rlvr_kit import PROJECT, UserError
+from rlvr_kit import UserError
 from rlvr_kit.prompts import Template
 from rlvr_kit.runs import Run
 from rlvr_kit.statistics import compare as compare
@@ -105,7 +105,8 @@ def evaluate(
             options = settings | {"stop": template.stop, "batch_size": batch_size, "on_batch": judge}
             generate(model, tokenizer, prompts, **options)
     told = {"label": label, "model": model.name_or_path, "shots": len(template.exemplars)} | (about or {})
-    told["model"] = str(told["model"]).removeprefix(f"{PROJECT}/")
+    if Path(told["model"]).is_absolute():  # where it lay on this machine is nobody's business
+        told["model"] = "/".join(Path(told["model"]).parts[-2:])
     result = Evaluation(_table(rows), told | settings | summarize(_table(rows)))
     result.summary["seconds"] = round(time.perf_counter() - began, 1)
     if out:
