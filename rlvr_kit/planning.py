@@ -32,7 +32,7 @@ class Plan:
     total_completions: int  # in the whole run
     tokens: dict[str, int]  # prompts: median, longest, shared; completion: at most; context: the model's
     parameters: dict[str, int]  # all, trained
-    memory: dict[str, float]  # GiB by part, and at once: sampling and learning take turns
+    memory: dict[str, float]  # GiB by part, and at once
     available: float  # GiB
     machine: str
     seconds: dict[str, float] | None  # of a step here, by a probe: sampling, learning
@@ -105,8 +105,9 @@ def plan(recipe: Recipe, gpu_memory: float | None = None, measure: bool = False)
         "rewards.format and rewards.correct are 0, so all rewards would be equal":
             recipe.rewards.format == recipe.rewards.correct == 0,
     })  # fmt: skip
-    config = model_config(recipe)
-    tokens, remark = prompt_tokens(recipe)
+    config, own = model_config(recipe)
+    remark = None if own else "the model is not here: its sizes are the kit's own, prompt tokens a guess"
+    tokens = prompt_tokens(recipe, guess=not own)
     tokens |= {"completion": int(given["max_completion_length"]), "context": config.max_position_embeddings}
     memory, parameters = memory_by_part(
         recipe, config, tokens, rows, sampled // devices, group, bool(gpu_memory)

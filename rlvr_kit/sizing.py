@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 GIB = 2**30
-#: Python, torch, transformers, TRL and their working space on a CPU, resident (measured).
-LIBRARIES = 0.7 * GIB
+#: Python, torch, transformers and TRL before any model, resident on a CPU (measured).
+LIBRARIES = 0.6 * GIB
 #: hidden, intermediate, layers, heads, key-value heads of the GPU recipes' models: to plan without the Hub.
 QWEN = {
     "Qwen/Qwen2.5-0.5B": (896, 4864, 24, 14, 2),
@@ -26,17 +26,26 @@ QWEN = {
 }
 
 
-def model_config(recipe: Recipe) -> "PretrainedConfig":
-    """The model's sizes, without its weights. Raises UserError when neither Hub nor folder gives them."""
+def model_config(recipe: Recipe) -> tuple["PretrainedConfig", bool]:
+    """The model's sizes without its weights, and whether they are the model's own or this module's table.
+
+    Raises:
+        UserError: neither the Hub, nor its cache, nor a folder has them.
+    """
     from transformers import AutoConfig, Qwen2Config
 
+    from rlvr_kit.gsm8k import hub_reachable
     from rlvr_kit.models import load_policy, resolve_model
 
     name = recipe.model.name
     if name == "tiny-random":
-        return load_policy(name).config
+        return load_policy(name).config, True
+    source = resolve_model(name)
+    # The Hub's own client would try again and again for half a minute.
+    offline = Path(source).is_dir() or not hub_reachable()
     try:
-        return AutoConfig.from_pretrained(resolve_model(name), revision=recipe.model.revision)
+        config = AutoConfig.from_pretrained(source, revision=recipe.model.revision, local_files_only=offline)
+        return config, True
     except (OSError, ValueError) as error:
         if name not in QWEN:
             reason = str(error).strip().splitlines()[0]
@@ -46,33 +55,26 @@ def model_config(recipe: Recipe) -> "PretrainedConfig":
         hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
         num_attention_heads=heads, num_key_value_heads=kv_heads, vocab_size=151936,
         max_position_embeddings=32768, tie_word_embeddings=True,
-    )  # fmt: skip
+    ), False  # fmt: skip
 
 
-def prompt_tokens(recipe: Recipe) -> tuple[dict[str, int], str | None]:
+def prompt_tokens(recipe: Recipe, guess: bool = False) -> dict[str, int]:
     """Tokens of the training prompts as the model gets them: ``median``, ``longest``, ``shared`` by all.
 
-    The second value is a remark when they had to be guessed, for want of a tokenizer.
-    Measured on the 100 longest questions and an even sample of the others.
+    Counted on the 100 longest questions and an even sample of the others. ``guess``, for want of a tokenizer:
+    three characters a token, which is about what prompts with worked examples from GSM8K come to.
     """
     from rlvr_kit.models import load_tokenizer
 
     questions = sorted(recipe.training_problems()["question"], key=len, reverse=True)
     questions = questions[:100] + questions[100 :: max(1, len(questions) // 200)]
-    template, remark, tokenizer = recipe.template(), None, None
-    try:
-        tokenizer = load_tokenizer(recipe.model.name, recipe.model.revision)
-    except UserError:
-        if recipe.model.name not in QWEN:
-            raise
-        remark = "prompt tokens are guessed, four characters each: the tokenizer is not here"
+    template = recipe.template()
+    tokenizer = None if guess else load_tokenizer(recipe.model.name, recipe.model.revision)
     texts = [template.render(tokenizer, question) for question in questions]
-    ids = [text[::4] for text in texts]
-    if tokenizer:
-        ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    ids = tokenizer(texts, add_special_tokens=False)["input_ids"] if tokenizer else [t[::3] for t in texts]
     lengths = sorted(map(len, ids))
     shared = len(commonprefix([list(each) for each in ids]))
-    return {"median": int(median(lengths)), "longest": lengths[-1], "shared": shared}, remark
+    return {"median": int(median(lengths)), "longest": lengths[-1], "shared": shared}
 
 
 def memory_by_part(
@@ -82,7 +84,7 @@ def memory_by_part(
     """GiB on one device at worst, by part and "at once"; and the parameters, ``all`` and ``trained``.
 
     ``rows`` completions are in one loss pass, ``sampled`` are sampled at once in groups of ``group``.
-    Sampling and learning take turns, so "at once" counts the larger. ``gpu``: a GPU, whatever is here.
+    ``gpu``: on a GPU, whatever machine this is; the estimate is checked against real runs on CPUs only.
     """
     import torch
     from peft import get_peft_model
@@ -129,10 +131,14 @@ def memory_by_part(
         "logits": float(max(tiles, draws)),
     }
     learning = bytes_of["gradients"] + bytes_of["activations"] + tiles
-    sampling = bytes_of["key-value cache"] + bytes_of["weights with LoRA merged"] + draws
-    always = sum(bytes_of[part] for part in ("libraries", "weights", "reference model", "optimizer"))
+    # What the backward pass holds for moments: a quarter, by the measured peaks of real runs.
+    bytes_of["workspace"] = learning / 4
     parts = {part: amount / GIB for part, amount in bytes_of.items() if amount}
-    return parts | {"at once": (always + max(learning, sampling)) / GIB}, {"all": total, "trained": trained}
+    at_once = sum(parts.values())
+    if gpu:  # sampling and learning take turns; a CPU's allocator hardly gives back what the first one had
+        sampling = bytes_of["key-value cache"] + bytes_of["weights with LoRA merged"]
+        at_once -= min(sampling, learning * 1.25) / GIB
+    return parts | {"at once": at_once}, {"all": total, "trained": trained}
 
 
 def machine_memory() -> tuple[float, str]:
