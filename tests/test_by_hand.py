@@ -24,6 +24,7 @@ def trainer_for(folder, reward=lambda completions, **kwargs: [0.0] * len(complet
     config = GRPOConfig(
         str(folder),
         use_cpu=True,
+        bf16=False,  # TRL's default is autocast to bfloat16, on a CPU too
         report_to="none",
         activation_checkpointing=False,
         disable_tqdm=True,

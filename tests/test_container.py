@@ -31,7 +31,7 @@ def test_one_process_is_plain_python(gpus):
         (1, 4, 0, "ddp", "--multi_gpu --num_processes 4 --num_machines 1 --machine_rank 0"),
         (2, 8, 0, "ddp", "--multi_gpu --num_processes 16 --num_machines 2 --machine_rank 0"),
         (2, 8, 1, "ddp", "--multi_gpu --num_processes 16 --num_machines 2 --machine_rank 1"),
-        (1, 4, 0, "zero2", "--use_deepspeed --zero_stage 2 --num_processes 4 --num_machines 1 --machine"),
+        (1, 4, 0, "zero2", "--use_deepspeed --zero_stage 2 --num_processes 4 --num_machines 1 --machine_rank 0"),
         (
             2, 8, 1, "zero2",
             "--use_deepspeed --zero_stage 2 --deepspeed_multinode_launcher standard"

@@ -265,7 +265,7 @@ def test_role_that_sagemaker_may_not_assume(aws):
     assert "trust policy" in plan(load_recipe("smoke")).role_problem
 
 
-@pytest.mark.parametrize("setting", ["instance_type=banana", "framework_version=0.1"])
+@pytest.mark.parametrize("setting", ["instance_type=banana", "framework_version='0.1'"])
 def test_settings_that_cannot_be(aws, setting):
     with pytest.raises(UserError, match="the SageMaker SDK refuses"):
         plan(load_recipe("smoke", [f"sagemaker.{setting}"]))
