@@ -179,9 +179,13 @@ def probe(recipe: Recipe) -> dict[str, float]:
             raise _Enough
 
     unseen = io.StringIO()  # the progress bar and the log lines of a run that nobody asked for
-    with contextlib.redirect_stdout(unseen), contextlib.redirect_stderr(unseen), contextlib.suppress(_Enough):
-        with tempfile.TemporaryDirectory() as folder:
-            train(short, Path(folder) / "probe", rewards=[score], live=stop)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.redirect_stdout(unseen),
+        contextlib.redirect_stderr(unseen),
+        contextlib.suppress(_Enough),
+    ):
+        train(short, Path(folder) / "probe", rewards=[score], live=stop)
     before, scored, after = moments[-3:]
     return {"sampling": scored - before, "learning": after - scored}
 
