@@ -1,12 +1,15 @@
 """The SageMaker request, what stops it, and what can be done with a job; moto answers, no network."""
 
+import functools
 import json
 import re
 from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import boto3
+import botocore.session
 import pytest
 import yaml
 from botocore.exceptions import EndpointConnectionError
@@ -21,6 +24,14 @@ from rlvr_kit.sagemaker_jobs import LOG_GROUP, attach, clean_up, fetch, follow, 
 from rlvr_kit.sagemaker_plan import METRICS, metric_regex, requirements, staged_source
 
 ACCOUNT = ROLE.split(":")[4]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick():
+    """Spare the tests what the SDK and botocore do anew each time: check their settings, read their files."""
+    loader = mock.patch("botocore.session.create_loader", functools.cache(botocore.session.create_loader))
+    with mock.patch("jsonschema.validate"), loader:
+        yield
 
 
 @pytest.fixture
