@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from sagemaker.core.helper.session_helper import Session
 
 POLICY = "rlvr_kit/recipes/iam_policy.json"
+NO_ACCOUNT = "without an account, `submit --rehearse` runs the same job on this machine"
 NO_CREDENTIALS = (
-    "no AWS credentials: sign in (aws sso login, or aws configure) or work in SageMaker Studio; "
-    "without an account, `submit --rehearse` runs the same job on this machine"
+    "no AWS credentials: sign in (aws sso login, or aws configure) or work in SageMaker Studio; " + NO_ACCOUNT
 )
 ADVICE = {
     "AccessDenied": f"the permissions that the kit needs are in {POLICY}",
@@ -53,9 +53,7 @@ def open_session(recipe: Recipe | None = None, dry: bool = False) -> "Session":
     logging.getLogger("sagemaker").setLevel(logging.ERROR)  # its warnings are what the plan says, but longer
     boto = boto3.DEFAULT_SESSION or boto3.Session()
     if not boto.region_name:
-        raise UserError(
-            "no AWS region: export AWS_DEFAULT_REGION=<the region of your quota>, or aws configure"
-        )
+        raise UserError(f"no AWS region: export AWS_DEFAULT_REGION=<where your quota is>; {NO_ACCOUNT}")
     with explained():
         if boto.get_credentials() is None:
             raise UserError(NO_CREDENTIALS)
