@@ -104,16 +104,14 @@ def evaluate(
     from rlvr_kit.recipe import load_recipe
 
     settings = load_recipe(recipe, [f"data.source={data}", f"evaluation.n={n}", *overrides])
-    problems, template = settings.test_problems(), settings.template(shots)
-    from rlvr_kit.evaluation import evaluate as measure
-    from rlvr_kit.models import load_policy, load_tokenizer
+    from rlvr_kit.evaluation import evaluate_recipe
     from rlvr_kit.runs import Run
 
-    label = f"{Path(model).name}-{Path(data).name}-{len(template.exemplars)}shot"
-    result = measure(
-        load_policy(model), load_tokenizer(model), problems, template, label=label, samples=samples,
-        temperature=temperature, max_new_tokens=max_new_tokens or settings.max_new_tokens,
-        any_shots=shots is not None, out=Run(out or Path("runs") / "evaluations"), about={"model": model, "data": data},
+    folder = out or Path("runs") / "evaluations"
+    label = f"{Path(model).name}-{Path(data).name}-{settings.prompt.shots if shots is None else shots}shot"
+    result = evaluate_recipe(
+        settings, label=label, model=model, shots=shots, samples=samples, temperature=temperature,
+        max_new_tokens=max_new_tokens or settings.max_new_tokens, out=Run(folder),
     ).summary  # fmt: skip
     if as_json:
         print(json.dumps(result, indent=2))
@@ -121,7 +119,7 @@ def evaluate(
     for share in ("strict", "lenient", "format", "truncated"):
         low, high = result[f"{share}_ci"]
         print(f"{share:10}{result[share]:6.1%}  (n={result['n']}, 95 % interval {low:.1%} to {high:.1%})")
-    print(f"{result['seconds']} s; rows in {(out or Path('runs') / 'evaluations') / 'evals' / label}.parquet")
+    print(f"{result['seconds']} s; rows in {folder / 'evals' / label}.parquet")
 
 
 @app.command()

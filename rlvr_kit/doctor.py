@@ -24,7 +24,7 @@ def check_machine() -> list[tuple[str, str, str]]:
     import torch
 
     cores = psutil.cpu_count() or 1
-    total, free = _memory_gib()
+    total, free = memory_gib()
     memory = (
         "enough for the cpu recipe" if free >= CPU_RECIPE_GIB else "too little for the cpu recipe: free some"
     )
@@ -44,7 +44,7 @@ def check_machine() -> list[tuple[str, str, str]]:
     ]
 
 
-def _memory_gib() -> tuple[float, float]:
+def memory_gib() -> tuple[float, float]:
     """Total and free, within the container's own limit where it has one."""
     total, free = psutil.virtual_memory().total, psutil.virtual_memory().available
     limit = Path("/sys/fs/cgroup/memory.max")

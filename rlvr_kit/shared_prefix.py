@@ -17,6 +17,12 @@ from rlvr_kit.generation import PROVEN_MODEL_TYPES, decode, merged_adapter, prom
 logger = get_logger(__name__)
 
 
+def _distinct(prompts: list[tuple[int, ...]]) -> tuple[list[tuple[int, ...]], list[int]]:
+    """The different prompts, and for each given one which of them it is."""
+    number = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
+    return list(number), [number[prompt] for prompt in prompts]
+
+
 class SharedPrefixGRPOTrainer(GRPOTrainer):
     """``trl.GRPOTrainer`` that computes shared prompts once and skips groups that teach nothing.
 
@@ -53,13 +59,12 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
     ) -> tuple:
         if self.steps_aside or images or multimodal_fields:
             return super()._generate_single_turn(prompt_ids, images, multimodal_fields, *args)
-        prompts = list(dict.fromkeys(map(tuple, prompt_ids)))
-        number = {prompt: i for i, prompt in enumerate(prompts)}
+        prompts, owners = _distinct([tuple(ids) for ids in prompt_ids])
         model = self.accelerator.unwrap_model(self.model_wrapped)
         model.eval()
         with merged_adapter(model) as policy:
             completions = decode(
-                policy, self._tokenizer, prompts, [number[tuple(ids)] for ids in prompt_ids],
+                policy, self._tokenizer, prompts, owners,
                 max_new_tokens=self.max_completion_length, temperature=self.temperature, top_p=self.top_p,
                 top_k=self.top_k, stop=self.stop,
             )  # fmt: skip
@@ -114,11 +119,10 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
             return logps, entropies, None
         prompts = [tuple(input_ids[i, :-width][mask[i, :-width]].tolist()) for i in rows]
         completions = [input_ids[i, -width:][mask[i, -width:]].tolist() for i in rows]
-        distinct = list(dict.fromkeys(prompts))
-        number = {prompt: i for i, prompt in enumerate(distinct)}
+        distinct, owners = _distinct(prompts)
         branches = [
-            (number[prompt], [prompt[-1], *completion[:-1]])
-            for prompt, completion in zip(prompts, completions, strict=True)
+            (owner, [prompt[-1], *completion[:-1]])
+            for owner, prompt, completion in zip(owners, prompts, completions, strict=True)
         ]
         tree = prompt_tree([prompt[:-1] for prompt in distinct], branches, device=input_ids.device)
         labels = torch.full_like(tree.ids, -100)

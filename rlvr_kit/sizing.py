@@ -144,15 +144,13 @@ def memory_by_part(
 
 def machine_memory() -> tuple[float, str]:
     """GiB of this machine: of its GPU if it has one, else within its container's limit; and its name."""
-    import psutil
     import torch
+
+    from rlvr_kit.doctor import memory_gib
 
     if torch.cuda.is_available():
         return torch.cuda.get_device_properties(0).total_memory / GIB, torch.cuda.get_device_name()
-    total, limit = psutil.virtual_memory().total, Path("/sys/fs/cgroup/memory.max")
-    if limit.is_file() and (text := limit.read_text().strip()).isdigit():
-        total = min(total, int(text))
-    return total / GIB, "this machine, no GPU"
+    return memory_gib()[0], "this machine, no GPU"
 
 
 def probe(recipe: Recipe) -> dict[str, float]:

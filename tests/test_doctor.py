@@ -44,6 +44,6 @@ def test_a_wrong_gsm8k_folder_is_not_passed_over(monkeypatch: pytest.MonkeyPatch
 def test_memory_is_held_against_the_cpu_recipe(
     free: float, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "_memory_gib", lambda: (16.0, free))
+    monkeypatch.setattr(doctor, "memory_gib", lambda: (16.0, free))
     value, verdict = found()["memory"]
     assert value == f"{free:.1f} of 16.0 GiB free" and verdict.startswith(expected)
