@@ -11,6 +11,7 @@ import torch
 from accelerate.logging import get_logger
 from torch import Tensor
 from trl import GRPOTrainer
+from trl.trainer.utils import split_tensor_dict
 
 from rlvr_kit.generation import PROVEN_MODEL_TYPES, decode, merged_adapter, prompt_tree
 
@@ -21,6 +22,18 @@ def _distinct(prompts: list[tuple[int, ...]]) -> tuple[list[tuple[int, ...]], li
     """The different prompts, and for each given one which of them it is."""
     number = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
     return list(number), [number[prompt] for prompt in prompts]
+
+
+def _groups_together(batches: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+    """The rows of all batches in as many batches again, those of one prompt beside each other, idle groups last."""
+    idle = [advantage == 0 for batch in batches for advantage in batch["advantages"].tolist()]
+    prompts = [ids for batch in batches for ids in batch["prompt_ids"].tolist()]
+    order = sorted(range(len(prompts)), key=lambda row: (idle[row], prompts[row]))
+    rows = {
+        key: torch.cat([batch[key] for batch in batches])[order] if value.dim() else value
+        for key, value in batches[0].items()
+    }
+    return split_tensor_dict(rows, len(batches))
 
 
 class SharedPrefixGRPOTrainer(GRPOTrainer):
@@ -72,6 +85,17 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
         pairs = zip(prompt_ids, completions, strict=True)
         self._sampled_entropy = {(*ids, *completion.ids): completion.entropy for ids, completion in pairs}
         return [completion.ids for completion in completions], None
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        """Give each loss pass whole groups. Their gradients are summed before the update, so order is free."""
+        before = self._buffered_inputs
+        inputs = super()._prepare_inputs(generation_batch)
+        passes = self.args.steps_per_generation
+        sampled = self._buffered_inputs is not before
+        if sampled and passes == self.args.gradient_accumulation_steps and not self.steps_aside:
+            self._buffered_inputs = _groups_together(self._buffered_inputs)
+            inputs = self._buffered_inputs[self._step % passes]
+        return inputs
 
     def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> Tensor:
         without_gradient = self.beta == 0.0 and not self._entropy_bonus_enabled

@@ -124,6 +124,21 @@ def test_training_moves_the_weights_and_logs_trls_metrics(tmp_path: Path, micro_
     assert logged["entropy"] > 0 and logged["grad_norm"] > 0 and 0 <= logged["frac_reward_zero_std"] <= 1
 
 
+def test_a_loss_pass_holds_whole_groups_and_those_that_teach_come_first(tmp_path: Path) -> None:
+    trainer = make_trainer(
+        SharedPrefixGRPOTrainer, tmp_path, max_steps=1, gradient_accumulation_steps=2, logging_steps=1
+    )
+    trainer.train_dataset = Dataset.from_dict({"prompt": [f"{i}+1=" for i in range(16)], "gold": ["1"] * 16})
+    trainer.reward_funcs = [lambda prompts, **_: [float(i % 2 and p < "3") for i, p in enumerate(prompts)]]
+    trainer.train()
+    passes = trainer._buffered_inputs
+    prompts = [{tuple(ids) for ids in rows["prompt_ids"].tolist()} for rows in passes]
+    assert [len(rows["prompt_ids"]) for rows in passes] == [8, 8]
+    assert [len(each) for each in prompts] == [2, 2] and not prompts[0] & prompts[1]
+    idle = [advantage == 0 for rows in passes for advantage in rows["advantages"].tolist()]
+    assert idle == sorted(idle) and True in idle and False in idle
+
+
 def test_it_steps_aside_from_a_model_type_it_is_not_proven_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
