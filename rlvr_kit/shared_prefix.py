@@ -5,6 +5,8 @@ in the loss. Both lay prompts and completions out as a tree (generation.py), so 
 goes through the model once, forwards and backwards. The numbers are those of stock TRL, to rounding.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -34,6 +36,21 @@ def _groups_together(batches: list[dict[str, Tensor]]) -> list[dict[str, Tensor]
         for key, value in batches[0].items()
     }
     return split_tensor_dict(rows, len(batches))
+
+
+@contextmanager
+def _only_from(first: int, model: Any) -> Iterator[None]:
+    """Let the model's head see the hidden states from position ``first`` on: the rest has nothing to predict."""
+
+    def cut(module: torch.nn.Module, inputs: Any, outputs: Any) -> None:
+        outputs.last_hidden_state = outputs.last_hidden_state[:, first:]
+
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    hook = causal.base_model.register_forward_hook(cut)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 class SharedPrefixGRPOTrainer(GRPOTrainer):
@@ -149,22 +166,22 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
             for owner, prompt, completion in zip(owners, prompts, completions, strict=True)
         ]
         tree = prompt_tree([prompt[:-1] for prompt in distinct], branches, device=input_ids.device)
-        labels = torch.full_like(tree.ids, -100)
-        for span, completion in zip(tree.branches, completions, strict=True):
-            labels[0, span.start : span.stop] = torch.tensor(completion, device=labels.device)
-        with self.accelerator.autocast():
-            device = labels.device.type
+        # Branches lie behind all prompts, and each of their tokens predicts one of a completion.
+        first = tree.branches[0].start
+        labels = torch.tensor([[token for completion in completions for token in completion]])
+        with self.accelerator.autocast(), _only_from(first, self.accelerator.unwrap_model(model)):
+            device = tree.ids.device.type
             dtype = (
                 torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.model.dtype
             )
-            blocked = torch.zeros(tree.mask.shape, dtype=dtype, device=labels.device)
+            blocked = torch.zeros(tree.mask.shape, dtype=dtype, device=tree.ids.device)
             outputs = model(
-                input_ids=tree.ids, position_ids=tree.positions, shift_labels=labels, fused_lm_head=True,
-                attention_mask=blocked.masked_fill_(~tree.mask, torch.finfo(dtype).min),
+                input_ids=tree.ids, position_ids=tree.positions, shift_labels=labels.to(tree.ids.device),
+                fused_lm_head=True, attention_mask=blocked.masked_fill_(~tree.mask, torch.finfo(dtype).min),
             )  # fmt: skip
         logps = logps.to(outputs.log_probs.dtype)
         for i, span in zip(rows, tree.branches, strict=True):
-            own = slice(span.start, span.stop)
+            own = slice(span.start - first, span.stop - first)
             place = (torch.tensor(i), torch.arange(len(span)))
             logps = logps.index_put(place, outputs.log_probs[0, own])
             entropies = entropies.index_put(place, outputs.entropy[0, own].to(entropies.dtype))
