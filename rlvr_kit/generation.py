@@ -1,27 +1,22 @@
 """Sampling completions, with everything that prompts share computed once.
 
-All completions of a group share their prompt, and with fixed exemplars all prompts share a long beginning. So the
-prompts are laid out as a tree in one packed sequence: the beginning common to all of them, then the rest of each
-distinct prompt, then its branches. A token may attend to its ancestors only, which is what a causal model computes
-for each row apart (the idea of Prefix Grouper, arXiv 2506.05433, as an attention mask). Training uses the same tree
-for the loss (shared_prefix.py).
+The prompts of a batch go through the model once, as a tree (prompt_tree.py). Then all completions are decoded
+together, a token a step: the keys of the common beginning are kept once, the others once a completion.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from os.path import commonprefix
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from rlvr_kit.prompt_tree import prompt_tree
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-#: Model types whose rotary positions and plain causal attention make the tree exact (proven in the tests).
-PROVEN_MODEL_TYPES = ("llama", "qwen2")
 
 
 @dataclass(frozen=True)
@@ -38,59 +33,6 @@ class Completion:
     def tokens(self) -> int:
         """How many tokens were sampled."""
         return len(self.ids)
-
-
-@dataclass(frozen=True)
-class PromptTree:
-    """Prompts and their branches as one packed sequence of N tokens.
-
-    ``ids``, ``positions``: (1, N). ``mask``: (1, 1, N, N), True where row may attend to column. ``spans[i]``: where
-    the own part of prompt i lies (after the ``common`` first tokens). ``branches[j]``: where branch j lies.
-    """
-
-    ids: Tensor
-    positions: Tensor
-    mask: Tensor
-    common: int
-    spans: list[range]
-    branches: list[range]
-
-
-def prompt_tree(
-    prompts: Sequence[Sequence[int]], branches: Sequence[tuple[int, Sequence[int]]] = (), device: Any = "cpu"
-) -> PromptTree:
-    """Pack prompts, and branches given as ``(index of its prompt, token ids)``, so that each shared token stands once.
-
-    Example:
-        >>> tree = prompt_tree([[1, 2, 3], [1, 2, 4]], [(0, [7, 8]), (1, [9])])
-        >>> tree.ids.tolist(), tree.positions.tolist()
-        ([[1, 2, 3, 4, 7, 8, 9]], [[0, 1, 2, 2, 3, 4, 3]])
-    """
-    common = len(commonprefix([list(prompt) for prompt in prompts]))
-    ids, positions = list(prompts[0][:common]), list(range(common))
-
-    def append(tokens: Sequence[int], first_position: int) -> range:
-        span = range(len(ids), len(ids) + len(tokens))
-        ids.extend(tokens)
-        positions.extend(range(first_position, first_position + len(tokens)))
-        return span
-
-    spans = [append(prompt[common:], common) for prompt in prompts]
-    branch_spans = [append(tokens, len(prompts[index])) for index, tokens in branches]
-    mask = torch.zeros(len(ids), len(ids), dtype=torch.bool, device=device)
-    mask[:, :common] = True
-    for span in [*spans, *branch_spans]:
-        mask[span.start : span.stop, span.start : span.stop] = True
-    for (index, _), span in zip(branches, branch_spans, strict=True):
-        mask[span.start : span.stop, spans[index].start : spans[index].stop] = True
-    return PromptTree(
-        torch.tensor([ids], device=device),
-        torch.tensor([positions], device=device),
-        mask.tril_()[None, None],
-        common,
-        spans,
-        branch_spans,
-    )
 
 
 class _RowCache:
@@ -244,7 +186,7 @@ def pick_tokens(
     return torch.searchsorted(cumulated, point, right=True)[:, 0], entropies
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def decode(
     model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[Sequence[int]], owners: list[int],
     *, max_new_tokens: int, temperature: float, top_p: float = 1.0, top_k: int = 0, stop: Sequence[str] = (),

@@ -1,7 +1,7 @@
 """GRPO with each shared prompt computed once: a small subclass of TRL's GRPOTrainer.
 
 Two of TRL's steps are replaced, and nothing else: sampling a batch's completions, and the per-token log-probabilities
-in the loss. Both lay prompts and completions out as a tree (generation.py), so a token that several completions share
+in the loss. Both lay prompts and completions out as a tree (prompt_tree.py), so a token that several completions share
 goes through the model once, forwards and backwards. The numbers are those of stock TRL, to rounding.
 """
 
@@ -15,7 +15,14 @@ from torch import Tensor
 from trl import GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
-from rlvr_kit.generation import PROVEN_MODEL_TYPES, decode, merged_adapter, prompt_tree
+from rlvr_kit.generation import decode, merged_adapter
+from rlvr_kit.prompt_tree import (
+    PROVEN_MODEL_TYPES,
+    additive,
+    branch_attention,
+    prompt_tree,
+    use_tree_attention,
+)
 
 logger = get_logger(__name__)
 
@@ -71,6 +78,8 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
         self.steps_aside = self._reason_to_step_aside()
         if self.steps_aside:
             logger.warning("shared prompts are not computed once here: %s", self.steps_aside)
+        else:
+            use_tree_attention(self.model)
 
     def _reason_to_step_aside(self) -> str | None:
         model_type = self.model.config.model_type
@@ -167,17 +176,15 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
         ]
         tree = prompt_tree([prompt[:-1] for prompt in distinct], branches, device=input_ids.device)
         # Branches lie behind all prompts, and each of their tokens predicts one of a completion.
-        first = tree.branches[0].start
-        labels = torch.tensor([[token for completion in completions for token in completion]])
+        first, device, config = tree.branches[0].start, tree.ids.device, self.model.config
+        labels = torch.tensor([[token for completion in completions for token in completion]], device=device)
         with self.accelerator.autocast(), _only_from(first, self.accelerator.unwrap_model(model)):
-            device = tree.ids.device.type
-            dtype = (
-                torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.model.dtype
-            )
-            blocked = torch.zeros(tree.mask.shape, dtype=dtype, device=tree.ids.device)
+            autocast = torch.is_autocast_enabled(device.type)
+            dtype = torch.get_autocast_dtype(device.type) if autocast else self.model.dtype
             outputs = model(
-                input_ids=tree.ids, position_ids=tree.positions, shift_labels=labels.to(tree.ids.device),
-                fused_lm_head=True, attention_mask=blocked.masked_fill_(~tree.mask, torch.finfo(dtype).min),
+                input_ids=tree.ids, position_ids=tree.positions, attention_mask=additive(tree.mask, dtype),
+                branches=branch_attention(tree, config.num_attention_heads // config.num_key_value_heads, dtype),
+                shift_labels=labels, fused_lm_head=True,
             )  # fmt: skip
         logps = logps.to(outputs.log_probs.dtype)
         for i, span in zip(rows, tree.branches, strict=True):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from rlvr_kit.generation import decode, generate, merged_adapter, pick_tokens, prompt_tree
+from rlvr_kit.generation import decode, generate, merged_adapter, pick_tokens
 from rlvr_kit.models import load_policy, load_tokenizer
 
 TOKENIZER = load_tokenizer("tiny-random")
@@ -40,28 +40,6 @@ def test_greedy_completions_are_those_of_transformers(kind: str, prompts: list[s
         ]
         assert completion.ids == theirs.tolist()
         assert completion.truncated == (completion.ids[-1] != TOKENIZER.eos_token_id)
-
-
-def test_every_row_of_the_tree_sees_what_it_would_see_alone() -> None:
-    model = tiny("llama")
-    prompts = [TOKENIZER(p)["input_ids"] for p in PROMPTS]
-    branches = [(0, [5, 6, 7]), (2, [9]), (0, [8, 8])]
-    tree = prompt_tree(prompts, branches)
-    mask = torch.zeros(tree.mask.shape).masked_fill(~tree.mask, float("-inf"))
-    packed = model(input_ids=tree.ids, position_ids=tree.positions, attention_mask=mask).logits[0]
-    for (owner, tokens), span in zip(branches, tree.branches, strict=True):
-        alone = model(input_ids=torch.tensor([prompts[owner] + tokens])).logits[0, -len(tokens) :]
-        torch.testing.assert_close(packed[span.start : span.stop], alone, rtol=1e-4, atol=1e-5)
-
-
-@given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=8), min_size=1, max_size=5))
-def test_the_tree_holds_each_shared_token_once(prompts: list[list[int]]) -> None:
-    tree = prompt_tree(prompts)
-    assert tree.ids.shape[1] == tree.common + sum(len(p) - tree.common for p in prompts)
-    for prompt, span in zip(prompts, tree.spans, strict=True):
-        seen = tree.mask[0, 0, span.stop - 1 if len(span) else tree.common - 1]
-        assert tree.ids[0, seen].tolist() == prompt
-        assert tree.positions[0, seen].tolist() == list(range(len(prompt)))
 
 
 def test_samples_follow_the_models_distribution() -> None:
