@@ -43,12 +43,13 @@ PASSED = re.compile("PATH|HOME|LANG|TMPDIR|OMP_.*|HF_.*|XDG_.*|RLVR_KIT_(?!GSM8K
 
 @contextmanager
 def rehearsal(
-    *, interrupt_at: int | None = None, quota: float = 1.0, region: str = "us-east-1"
+    *, interrupt_at: int | None = None, quota: float = 1, price: float | None = 0, region: str = "us-east-1"
 ) -> Iterator["PretendedAWS"]:
     """Inside the block AWS is pretended, and every job submitted runs here; the end of the block ends it.
 
     `interrupt_at`: once, after the log line of that step, the machine is taken away (SIGKILL) and the job
-    starts on a new one with its checkpoints, as with managed spot. `quota`: what Service Quotas answers.
+    starts on a new one with its checkpoints, as with managed spot. `quota`: what Service Quotas answers;
+    `price`: what the Pricing API does, in US dollars an hour (nothing, since that is what it costs), or None.
     """
     try:
         from moto import mock_aws
@@ -60,10 +61,10 @@ def rehearsal(
     environ = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
     environ["AWS_DEFAULT_REGION"] = region
     with mock.patch.dict(os.environ, environ, clear=True), mock_aws():
-        aws = PretendedAWS(interrupt_at, quota, region)
+        aws = PretendedAWS(interrupt_at, region)
         SageMakerClient.reset()  # the SDK keeps clients: real ones must not serve here, nor these afterwards
         try:
-            boto3.DEFAULT_SESSION = aws.session()
+            boto3.DEFAULT_SESSION = aws.session(quota, price)
             yield aws
         finally:
             aws.close()
@@ -73,11 +74,11 @@ def rehearsal(
 class PretendedAWS:
     """Answers what moto has no answer to, and runs the jobs that it takes."""
 
-    def __init__(self, interrupt_at: int | None, quota: float, region: str) -> None:
+    def __init__(self, interrupt_at: int | None, region: str) -> None:
         import boto3
         from sagemaker.core.helper.session_helper import Session
 
-        self.interrupt_at, self.quota, self.region = interrupt_at, quota, region
+        self.interrupt_at, self.region = interrupt_at, region
         self.requests: list[dict[str, Any]] = []  # CreateTrainingJob, as sent
         self.processes: dict[str, subprocess.Popen[str]] = {}
         self.stopping: set[str] = set()
@@ -86,7 +87,7 @@ class PretendedAWS:
         self.logs, self.metrics = own.client("logs"), own.client("cloudwatch")
         self.s3 = {"sagemaker_session": Session(own, sagemaker_config={"SchemaVersion": "1.0"})}
 
-    def session(self) -> Any:
+    def session(self, quota: float, price: float | None) -> Any:
         """The user's boto3 session, signed in as a role as in Studio."""
         import boto3
 
@@ -95,12 +96,15 @@ class PretendedAWS:
         session = boto3.Session(*credentials, region_name=self.region)
         types = session.client("sagemaker").meta.service_model.shape_for("TrainingInstanceType").enum
         names = [f"{name} for {spot}training job usage" for name in types for spot in ("", "spot ")]
-        quotas = [{"QuotaName": name, "Value": self.quota} for name in names]
+        quotas = [{"QuotaName": name, "Value": quota} for name in names]
+        terms = {"OnDemand": {"term": {"priceDimensions": {"rate": {"pricePerUnit": {"USD": price}}}}}}
+        products = [{"attributes": {"usagetype": f"Train:{name}"}} for name in types]
+        prices = [json.dumps({"product": product, "terms": terms}) for product in products]
         answers = {
             "iam.GetRole": {"Role": {"Arn": ROLE, "AssumeRolePolicyDocument": TRUST}},
             "iam.SimulatePrincipalPolicy": {"EvaluationResults": []},
             "service-quotas.ListServiceQuotas": {"Quotas": quotas},
-            "pricing.GetProducts": {"PriceList": []},
+            "pricing.GetProducts": {"PriceList": [] if price is None else prices},
             "sagemaker.StopTrainingJob": {},
         }
         for call, answer in answers.items():
@@ -145,7 +149,7 @@ class PretendedAWS:
         """One job from its start to its end, as SageMaker runs it, on a new machine after an interruption."""
         from sagemaker.core.s3 import S3Uploader
 
-        name, began, interrupted = request["TrainingJobName"], time.time(), True
+        name, interrupted = request["TrainingJobName"], True
         while interrupted:
             with tempfile.TemporaryDirectory() as machine:
                 opt_ml, archive = Path(machine, "ml"), Path(machine, "model.tar.gz")
@@ -157,10 +161,7 @@ class PretendedAWS:
                 )
                 code, reason = self.processes[name].returncode, opt_ml / "output" / "failure"
                 end = "Stopped" if name in self.stopping else "Failed" if code else "Completed"
-                more = {
-                    "final_metric_data_list": metrics,
-                    "billable_time_in_seconds": int(time.time() - began),
-                }
+                more = {"final_metric_data_list": metrics}
                 if interrupted:
                     self._set_status(name, "InProgress", "Interrupted")
                 elif end == "Failed":
@@ -227,8 +228,7 @@ class PretendedAWS:
             self._log(log, line.rstrip("\n") or " ")
             found = ((key, re.search(regex, line)) for key, regex in patterns.items())
             values = {key: float(match.group(1)) for key, match in found if match}
-            now = time.time()
-            new = {k: {"MetricName": k, "Value": value, "Timestamp": now} for k, value in values.items()}
+            new = {k: {"MetricName": k, "Value": v, "Timestamp": time.time()} for k, v in values.items()}
             metrics |= new
             if new:
                 self.metrics.put_metric_data(Namespace=LOG_GROUP, MetricData=list(new.values()))

@@ -36,7 +36,7 @@ class Fact(NamedTuple):
         return f"{'unknown' if self.value is None else form.format(self.value)} ({self.basis})"
 
 
-def open_session(recipe: Recipe | None = None, dry: bool = False) -> "Session":
+def open_session(bucket: str | None = None, dry: bool = False) -> "Session":
     """The SDK's session, without telemetry unless the user's SDK config asks for it; `dry` never writes."""
     import boto3
     from sagemaker.core.config import load_sagemaker_config
@@ -60,7 +60,6 @@ def open_session(recipe: Recipe | None = None, dry: bool = False) -> "Session":
         config = {"SchemaVersion": "1.0"} | load_sagemaker_config()
         modules = config.setdefault("SageMaker", {}).setdefault("PythonSDK", {}).setdefault("Modules", {})
         modules.setdefault("TelemetryOptOut", True)
-        bucket = recipe.sagemaker.bucket if recipe else None
         return (DrySession if dry else Session)(boto, default_bucket=bucket, sagemaker_config=config)
 
 
@@ -106,13 +105,10 @@ def find_role(session: "Session", recipe: Recipe) -> tuple[str, str]:
     return role, ""
 
 
-def quota_name(recipe: Recipe) -> str:
-    """What Service Quotas calls the number of these instances that may train at once."""
-    return f"{recipe.sagemaker.instance_type} for {'spot ' * recipe.sagemaker.spot}training job usage"
-
-
 def find_quota(session: "Session", recipe: Recipe) -> Fact:
-    client, wanted = session.boto_session.client("service-quotas"), quota_name(recipe)
+    """How many of the recipe's instances may train at once."""
+    job, client = recipe.sagemaker, session.boto_session.client("service-quotas")
+    wanted = f"{job.instance_type} for {'spot ' * job.spot}training job usage"
     try:  # a quota that was never changed is in the second list only
         for listing in ("list_service_quotas", "list_aws_default_service_quotas"):
             for page in client.get_paginator(listing).paginate(ServiceCode="sagemaker"):
@@ -125,6 +121,7 @@ def find_quota(session: "Session", recipe: Recipe) -> Fact:
 
 
 def find_price(session: "Session", recipe: Recipe) -> Fact:
+    """US dollars an hour for one of the recipe's instances."""
     job = recipe.sagemaker
     fields = {"instanceName": job.instance_type, "regionCode": session.boto_region_name}
     filters = [{"Type": "TERM_MATCH", "Field": key, "Value": value} for key, value in fields.items()]

@@ -37,7 +37,7 @@ def submit(plan: Plan) -> "TrainingJob":
     """Upload and start the planned job; returns at once. Raises UserError when the plan has refusals."""
     if plan.refusals:
         raise UserError("not submitted: " + "; ".join(plan.refusals))
-    session = open_session(plan.recipe)
+    session = open_session(plan.recipe.sagemaker.bucket)
     with explained(), staged_source(plan.recipe) as source:
         trainer = model_trainer(plan.recipe, session, plan.role, plan.max_minutes, source)
         trainer.train(wait=False, logs=False)
@@ -153,7 +153,8 @@ def stop(job: "TrainingJob") -> None:
 def fetch(job: "TrainingJob", out: str | Path) -> Run:
     """Bring the job's run folder here: it reads like a local run's, and `evaluate` works on its model.
 
-    A failed job has no model.tar.gz; its run folder comes from the checkpoints, the log as far as it went.
+    A job that failed, or was cut off before it could pack, has no run in model.tar.gz: what it had then comes
+    from its checkpoints, the log as far as it went.
     Raises UserError when the job still runs, `out` is not empty, or the files are gone.
     """
     from sagemaker.core.s3 import S3Downloader
@@ -169,26 +170,29 @@ def fetch(job: "TrainingJob", out: str | Path) -> Run:
             raise UserError(
                 f"job {job.training_job_name} is {job.training_job_status}: follow(job) until it ends"
             )
-        failed = job.training_job_status == "Failed"
-        uri = job.checkpoint_config.s3_uri if failed else job.model_artifacts.s3_model_artifacts
-        files = S3Downloader.download(uri, f"{scratch}/s3", sagemaker_session=session)
-        if not files:
+        run, uri = Path(scratch, "run"), job.checkpoint_config.s3_uri
+        if job.training_job_status != "Failed":
+            packed = job.model_artifacts.s3_model_artifacts
+            for file in S3Downloader.download(packed, f"{scratch}/packed", sagemaker_session=session):
+                with tarfile.open(file) as archive:
+                    archive.extractall(run, filter="data")
+        if not (run / "log.jsonl").exists():
+            S3Downloader.download(uri, str(run), sagemaker_session=session)
+        if not (run / "log.jsonl").exists():
             raise UserError(f"job {job.training_job_name} left nothing at {uri}, or it was deleted")
-        if not failed:
-            with tarfile.open(files[0]) as archive:
-                archive.extractall(f"{scratch}/run", filter="data")
         if target.exists():
             target.rmdir()
-        shutil.move(f"{scratch}/{'s3' if failed else 'run'}", target)
+        shutil.move(run, target)
     return Run(target)
 
 
-def clean_up(delete: Collection[str] = ()) -> list[dict[str, Any]]:
+def clean_up(delete: Collection[str] = (), bucket: str | None = None) -> list[dict[str, Any]]:
     """List what the kit's jobs left in the account; stop or delete only the items whose "id" is in `delete`.
 
     An item is {"id", "what", "bytes", "deleted"}: jobs that run, endpoints, log streams, folders in S3.
+    `bucket`: the recipe's sagemaker.bucket, where that is not the session's default one.
     """
-    session = open_session(dry=True)
+    session = open_session(bucket, dry=True)
     sagemaker, s3, logs = (session.boto_session.client(name) for name in ("sagemaker", "s3", "logs"))
     bucket, ours = session.default_bucket(), f"{NAME}-"
     prefix = f"{session.default_bucket_prefix}/{NAME}/" if session.default_bucket_prefix else f"{NAME}/"

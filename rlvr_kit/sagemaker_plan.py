@@ -19,15 +19,7 @@ from unittest import mock
 from rlvr_kit import PROJECT, __version__
 from rlvr_kit.planning import DEFAULTS
 from rlvr_kit.recipe import Recipe
-from rlvr_kit.sagemaker_account import (
-    Fact,
-    explained,
-    find_price,
-    find_quota,
-    find_role,
-    open_session,
-    quota_name,
-)
+from rlvr_kit.sagemaker_account import Fact, explained, find_price, find_quota, find_role, open_session
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -36,6 +28,8 @@ if TYPE_CHECKING:
 
 #: How every job's name begins and, in the bucket, the folder of all that belongs to the kit's jobs.
 NAME = "rlvr-kit"
+#: The job's log is for people: no progress bars and advice of pip's.
+PIP = {"PIP_QUIET": "1", "PIP_ROOT_USER_ACTION": "ignore", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 #: Keys of log.jsonl that become CloudWatch metrics of the job, read off the lines that training prints.
 METRICS = (
     *("reward", "reward_std", "rewards/format", "rewards/correct", "heldout/strict", "heldout/lenient"),
@@ -72,11 +66,16 @@ class Plan:
         job, found = self.recipe.sagemaker, [self.role_problem] if self.role_problem else []
         if self.quota.value is not None and self.quota.value < job.instance_count:
             found.append(
-                f"the quota in {self.region} is {self.quota.value:g}, the job needs {job.instance_count}: "
-                f"ask for more of {quota_name(self.recipe)!r} in Service Quotas (it may take a day), or "
-                "choose another --instance-type"
+                f"the quota in {self.region} is {self.quota.value:g} ({self.quota.basis}), the job needs "
+                f"{job.instance_count}: ask for more there (it may take a day), or choose another --instance-type"
             )
-        if self.max_cost is not None and self.max_cost > job.max_cost:
+        if self.max_cost is None:
+            found.append(
+                f"its price is unknown, so nothing holds it below sagemaker.max_cost = ${job.max_cost:.2f}: set "
+                f"sagemaker.price_per_hour to the dollars that an hour of {job.instance_type} costs in "
+                f"{self.region} (aws.amazon.com/sagemaker/pricing)"
+            )
+        elif self.max_cost > job.max_cost:
             found.append(
                 f"it may cost ${self.max_cost:.2f}, more than sagemaker.max_cost = ${job.max_cost:.2f}: "
                 "lower sagemaker.max_minutes, or raise sagemaker.max_cost if you want to spend that"
@@ -87,7 +86,7 @@ class Plan:
         """The plan in words, for a table."""
         job, most = self.recipe.sagemaker, self.max_cost
         spot = ", managed spot (billed at the lower spot price)" if job.spot else ""
-        pretended = " (pretended: this is a rehearsal)" if self.role.endswith(":role/rehearsal") else ""
+        pretended = ", pretended: this is a rehearsal" if self.role.endswith(":role/rehearsal") else ""
         return {
             "account, region": f"{self.account}, {self.region}{pretended}",
             "role": self.role,
@@ -96,9 +95,9 @@ class Plan:
             "upload": ", ".join(f"{name} {size / 1e6:.2f} MB" for name, size in self.upload.items()),
             "estimate": self.estimate.show("{:.0f} min"),
             "stopped after": f"{self.max_minutes:.0f} min",
-            "price": self.price.show("${:g} an hour"),
+            "price": self.price.show("${:g} an hour") + pretended,
             "costs at most": "unknown without a price" if most is None else f"${most:.2f}",
-            "quota": self.quota.show("{:g}"),
+            "quota": self.quota.show("{:g}") + pretended,
             "submit would": "refuse: " + "; ".join(self.refusals) if self.refusals else "start it",
         }
 
@@ -122,7 +121,7 @@ def plan(recipe: Recipe, instance_type: str | None = None) -> Plan:
     if instance_type:
         section = recipe.sagemaker.model_copy(update={"instance_type": instance_type})
         recipe = recipe.model_copy(update={"sagemaker": section})
-    session = open_session(recipe, dry=True)
+    session = open_session(recipe.sagemaker.bucket, dry=True)
     with explained(), staged_source(recipe) as source:
         role, problem = find_role(session, recipe)
         estimate = _estimate(recipe)
@@ -191,7 +190,7 @@ def model_trainer(
                 for name, folder in channels(recipe).items()
             ],
             hyperparameters={"rlvr_kit": __version__, "recipe": recipe.name},
-            environment={"PIP_QUIET": "1", "PIP_ROOT_USER_ACTION": "ignore"},
+            environment=PIP,
             tags=[configs.Tag(key=k, value=value) for k, value in {NAME: __version__, **job.tags}.items()],
         )
     return trainer.with_metric_definitions(
@@ -223,12 +222,12 @@ def staged_source(recipe: Recipe) -> Iterator[Path]:
 def requirements(recipe: Recipe) -> list[str]:
     """The project's own pins, less torch: the container brings the one that fits its CUDA."""
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    job, pins = recipe.sagemaker, [line for line in project["dependencies"] if not re.match(r"torch\b", line)]
-    extra = {"sagemaker-mlflow": job.mlflow_arn, "deepspeed": job.sharding == "zero2"}
-    extra["bitsandbytes"] = recipe.model.load_in_4bit
-    return pins + [
-        name for name, wanted in extra.items() if wanted
-    ]  # not pinned: the kit is not tested with them
+    job = recipe.sagemaker
+    wanted = {"sagemaker-mlflow": job.mlflow_arn, "deepspeed": job.sharding == "zero2"}
+    wanted["bitsandbytes"] = recipe.model.load_in_4bit
+    optional = [pin for extra in project["optional-dependencies"].values() for pin in extra]
+    pins = [pin for pin in project["dependencies"] if not re.match(r"torch\b", pin)]
+    return pins + [pin for pin in optional if wanted.get(re.split("[=<>]", pin)[0])]
 
 
 def channels(recipe: Recipe) -> dict[str, Path]:
@@ -241,10 +240,11 @@ def channels(recipe: Recipe) -> dict[str, Path]:
 
 
 def _estimate(recipe: Recipe) -> Fact:
-    """Minutes, by a rule of thumb: a decoding step takes 30 ms whatever the batch, learning as long again."""
-    given = DEFAULTS | recipe.grpo
-    if given["max_steps"] <= 0:
+    """Minutes, by a rule of thumb: decoding a token takes 30 ms whatever the batch, learning as long again."""
+    given, measure = DEFAULTS | recipe.grpo, recipe.evaluation
+    steps, batches = int(given["max_steps"]), -(-measure.heldout // measure.batch_size)
+    if steps <= 0:
         return Fact(None, "the recipe sets no grpo.max_steps")
-    decoding = given["max_steps"] * given["max_completion_length"]
-    rule = "not measured: 30 ms a token, completions at full length, and as long again to learn"
-    return Fact(2 * 0.03 * decoding / 60, rule)
+    completions = 2 * steps + (steps // measure.every_steps + 1) * batches
+    rule = "a rule of thumb, not measured: full-length completions, 30 ms a token to sample, as much again to learn"
+    return Fact(0.03 * completions * given["max_completion_length"] / 60, rule)
