@@ -151,7 +151,7 @@ def submit(
                 return
             job = jobs.submit(planned)
         run = jobs.fetch(jobs.follow(job), (out or Path("runs") / job.training_job_name).absolute())
-    Console(stderr=True).print(f"fetched: {run.path}", highlight=False)
+    Console(stderr=True).print(f"{'rehearsed' if rehearse else 'fetched'}: {run.path}", highlight=False)
 
 
 @app.command()

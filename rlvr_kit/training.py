@@ -98,6 +98,7 @@ def _trainer_class(recipe: Recipe, folder: Path) -> type:
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 whole = folder / "checkpoints" / f"checkpoint-{self.state.global_step}"
+                (partial / whole.name / "files.json").write_text(json.dumps(_sizes(partial / whole.name)))
                 shutil.rmtree(whole, ignore_errors=True)
                 (partial / whole.name).rename(whole)
                 shutil.rmtree(partial)
@@ -108,9 +109,23 @@ def _trainer_class(recipe: Recipe, folder: Path) -> type:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The whole checkpoints of a run folder, oldest first."""
-    found = (folder / "checkpoints").glob("checkpoint-*")
-    return sorted((path for path in found if path.is_dir()), key=lambda path: int(path.name.split("-")[1]))
+    """The whole checkpoints of a run folder, oldest first.
+
+    SageMaker copies a job's checkpoints to S3 file by file, so that what comes back after an interruption may be
+    half of one: whole is what has every file that its files.json names, in full.
+    """
+    lists = (folder / "checkpoints").glob("checkpoint-*/files.json")
+    found = [
+        path.parent for path in lists if json.loads(path.read_text()).items() <= _sizes(path.parent).items()
+    ]
+    return sorted(found, key=lambda path: int(path.name.split("-")[1]))
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Bytes of each file in a folder, by its path there."""
+    return {
+        str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()
+    }
 
 
 def _refuse_other_run(recipe: Recipe, folder: Path) -> None:

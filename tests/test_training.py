@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -99,6 +101,17 @@ def test_killed_and_started_again_it_ends_like_an_uninterrupted_run(
     start = load_policy("tiny-random").state_dict()
     assert any(not torch.equal(theirs[name], start[name]) for name in theirs)
     assert sorted(resumed.completions().step) == sorted(run.completions().step)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda file: file.write_bytes(file.read_bytes()[:-1])])
+def test_a_checkpoint_that_came_back_in_part_is_passed_over(run: Run, tmp_path: Path, damage: Any) -> None:
+    folder = shutil.copytree(run.path, tmp_path / "fetched", ignore=shutil.ignore_patterns("model"))
+    before, last = checkpoints(folder)
+    damage(next(last.glob("*.safetensors")))
+    assert checkpoints(folder) == [before]
+    resumed = train(load_recipe("smoke", [MOVES]), folder)
+    pd.testing.assert_frame_equal(comparable(resumed), comparable(run))
+    assert checkpoints(folder) == [before, last]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
