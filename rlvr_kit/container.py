@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rlvr_kit import UserError
-from rlvr_kit.recipe import Recipe, load_recipe
+from rlvr_kit.recipe import RECIPES, Recipe, load_recipe
 
 
 def checkpoint_folder(environ: Mapping[str, str]) -> Path:
@@ -44,26 +44,17 @@ def train_arguments(recipe: Recipe, environ: Mapping[str, str]) -> list[str]:
 def launch_command(arguments: list[str], environ: Mapping[str, str], sharding: str = "ddp") -> list[str]:
     """This host's command line: plain Python for one process, `accelerate launch` for several GPUs or hosts.
 
-    ZeRO-2 (`sharding="zero2"`) splits optimizer state and gradients but leaves whole weights on every GPU:
-    sampling needs them at every token, and ZeRO-3 would gather them anew each time.
+    `sharding` names the accelerate config beside the recipes (ddp, fsdp, zero2), as on any machine with several GPUs.
     """
     hosts, gpus = json.loads(environ["SM_HOSTS"]), int(environ["SM_NUM_GPUS"])
     if len(hosts) * gpus <= 1:
         return [sys.executable, "-u", "-m", "rlvr_kit", *arguments]
-    kind = ["--use_deepspeed", "--zero_stage", "2"] if sharding == "zero2" else ["--multi_gpu"]
-    if sharding == "zero2" and len(hosts) > 1:
-        kind += ["--deepspeed_multinode_launcher", "standard"]  # SageMaker has already started every host
     return [
-        *(sys.executable, "-u", "-m", "accelerate.commands.launch", *kind),
+        *(sys.executable, "-u", "-m", "accelerate.commands.launch"),
+        *("--config_file", str(RECIPES / "accelerate" / f"{sharding}.yaml")),
         *("--num_processes", str(len(hosts) * gpus), "--num_machines", str(len(hosts))),
         *("--machine_rank", str(hosts.index(environ["SM_CURRENT_HOST"]))),
         *("--main_process_ip", environ["SM_MASTER_ADDR"], "--main_process_port", environ["SM_MASTER_PORT"]),
-        *(
-            "--mixed_precision",
-            "no",
-            "--dynamo_backend",
-            "no",
-        ),  # the recipe's grpo section decides on precision
         *("--module", "rlvr_kit", *arguments),
     ]
 
@@ -92,8 +83,7 @@ def run() -> int:
     """Train, print what training prints, hand SIGTERM on, keep the result. Returns the exit code."""
     recipe = load_recipe("recipe.yaml")
     out, model_dir = checkpoint_folder(os.environ), Path(os.environ["SM_MODEL_DIR"])
-    quiet = {"TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore::FutureWarning"}  # the log is for people
-    environ = os.environ | quiet | fetch_secrets(recipe.sagemaker.secrets)
+    environ = os.environ | {"TQDM_DISABLE": "1"} | fetch_secrets(recipe.sagemaker.secrets)
     if recipe.sagemaker.mlflow_arn:
         environ |= {"MLFLOW_TRACKING_URI": recipe.sagemaker.mlflow_arn, "MLFLOW_EXPERIMENT_NAME": "rlvr-kit"}
     command = launch_command(train_arguments(recipe, environ), environ, recipe.sagemaker.sharding)

@@ -101,7 +101,7 @@ class SageMakerSection(_Section):
     keep_alive: int = Field(0, ge=0, le=3600)  # seconds of warm pool after the job; they are billed
     framework_version: str = "2.9.0"  # AWS PyTorch training container; asked of image_uris.retrieve
     python_version: str = "py312"
-    sharding: Literal["ddp", "zero2"] = "ddp"  # several GPUs: whole copies, or optimizer and gradients split
+    sharding: Literal["ddp", "fsdp", "zero2"] = "ddp"  # several GPUs: which of recipes/accelerate/
     spot: bool = False  # managed spot: cheaper, may be interrupted; the run resumes from its checkpoint
     max_minutes: float | None = None  # the job's hard limit; None: three times the estimate, 60 at the least
     max_wait_minutes: float | None = None  # spot only: run time plus waiting; None: twice max_minutes

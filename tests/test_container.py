@@ -25,36 +25,23 @@ def test_one_process_is_plain_python(gpus):
     assert launch_command(["train"], machine(1, gpus)) == [sys.executable, "-u", "-m", "rlvr_kit", "train"]
 
 
-@pytest.mark.parametrize(
-    "hosts, gpus, rank, sharding, expected",
-    [
-        (1, 4, 0, "ddp", "--multi_gpu --num_processes 4 --num_machines 1 --machine_rank 0"),
-        (2, 8, 0, "ddp", "--multi_gpu --num_processes 16 --num_machines 2 --machine_rank 0"),
-        (2, 8, 1, "ddp", "--multi_gpu --num_processes 16 --num_machines 2 --machine_rank 1"),
-        (1, 4, 0, "zero2", "--use_deepspeed --zero_stage 2 --num_processes 4 --num_machines 1 --machine_rank 0"),
-        (
-            2, 8, 1, "zero2",
-            "--use_deepspeed --zero_stage 2 --deepspeed_multinode_launcher standard"
-            " --num_processes 16 --num_machines 2 --machine_rank 1",
-        ),
-    ],
-)  # fmt: skip
-def test_several_processes_go_through_accelerate(hosts, gpus, rank, sharding, expected):
-    command = " ".join(launch_command(["train", "--out", "x"], machine(hosts, gpus, rank), sharding))
-    assert command.startswith(f"{sys.executable} -u -m accelerate.commands.launch {expected} ")
-    assert "--main_process_ip algo-1 --main_process_port 7777" in command
-    assert command.endswith("--module rlvr_kit train --out x")
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp", "zero2"])
+@pytest.mark.parametrize("hosts, gpus, rank", [(1, 4, 0), (2, 8, 0), (2, 8, 1)])
+def test_several_processes_go_through_accelerate(hosts, gpus, rank, sharding):
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
-
-def test_accelerate_knows_these_options():
-    from accelerate.commands.launch import launch_command_parser
-
-    for sharding in ("ddp", "zero2"):
-        command = launch_command(["train", "--out", "x"], machine(2, 8, 1), sharding)
-        parsed = launch_command_parser().parse_args(command[4:])
-        assert (parsed.num_processes, parsed.num_machines, parsed.machine_rank) == (16, 2, 1)
-        assert parsed.module and parsed.training_script == "rlvr_kit"
-        assert parsed.training_script_args == ["train", "--out", "x"]
+    command = launch_command(["train", "--out", "x"], machine(hosts, gpus, rank), sharding)
+    assert command[:4] == [sys.executable, "-u", "-m", "accelerate.commands.launch"]
+    parsed, _, _ = _validate_launch_command(launch_command_parser().parse_args(command[4:]))
+    assert (parsed.num_machines, parsed.num_processes, parsed.machine_rank) == (hosts, hosts * gpus, rank)
+    assert (parsed.main_process_ip, parsed.main_process_port) == ("algo-1", 7777)
+    assert (parsed.multi_gpu, parsed.use_fsdp, parsed.use_deepspeed) == tuple(
+        sharding == kind for kind in ("ddp", "fsdp", "zero2")
+    )
+    assert sharding != "zero2" or (parsed.zero_stage, parsed.deepspeed_multinode_launcher) == (2, "standard")
+    assert parsed.mixed_precision == "no"  # the recipe's grpo section decides on precision
+    assert parsed.module and parsed.training_script == "rlvr_kit"
+    assert parsed.training_script_args == ["train", "--out", "x"]
 
 
 def test_channels_take_the_place_of_local_folders():
