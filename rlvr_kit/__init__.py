@@ -6,12 +6,16 @@ doctor. As a SageMaker job: sagemaker_account, sagemaker_plan, sagemaker_jobs, c
 notebooks as a whole: headless, report. Importing the package loads none of the heavy libraries.
 """
 
+import os
 from pathlib import Path
 
 __version__ = "0.1.0"
 
 #: The folder that holds ``notebooks/`` and ``runs/``; relative paths in notebooks are anchored here.
 PROJECT = Path(__file__).resolve().parent.parent
+
+#: Of the processes that torchrun or `accelerate launch` starts, the first speaks for all.
+SPEAKS = os.environ.get("RANK", "0") == "0"
 
 
 class UserError(Exception):

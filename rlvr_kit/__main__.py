@@ -2,6 +2,8 @@
 
 import json
 import sys
+import time
+import warnings
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from rlvr_kit import UserError
+from rlvr_kit import SPEAKS, UserError
 
 app = typer.Typer(
     help="Reinforcement learning with verifiable rewards: score, plan, train, measure.",
@@ -73,7 +75,7 @@ def train(out: Out, recipe: RecipeName = "cpu", overrides: Overrides = []) -> No
     from rlvr_kit.training import train as run_training
 
     run = run_training(settings, out)
-    Console(stderr=True).print(f"trained: {run.path / 'model'}", highlight=False)
+    Console(stderr=True, quiet=not SPEAKS).print(f"trained: {run.path / 'model'}", highlight=False)
 
 
 @app.command()
@@ -164,9 +166,12 @@ def notebooks(out: Out, recipe: RecipeName = "cpu", seed: int = 0) -> None:
 
 def main() -> None:
     """Run the command line; what a person can put right is one line on stderr, never a traceback."""
+    warnings.simplefilter("ignore", FutureWarning)  # what libraries say to each other
     try:
         app()
     except UserError as error:
+        if not SPEAKS:  # what stops all processes, the first one says, and the launcher then ends the others
+            time.sleep(5)
         Console(stderr=True, soft_wrap=True).print(
             "error:", str(error), style="red", highlight=False, markup=False
         )

@@ -12,11 +12,14 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from peft import get_peft_model
 from rich.console import Console
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
+from rlvr_kit import SPEAKS
 from rlvr_kit.evaluation import evaluate
+from rlvr_kit.models import load_policy
 from rlvr_kit.recipe import Recipe
 from rlvr_kit.runs import Run
 
@@ -34,6 +37,24 @@ METRICS = {
     "completions/clipped_ratio": "truncated",
     "clip_ratio/region_mean": "clipped",
 }
+
+
+def whole_policy(recipe: Recipe, trainer: Any) -> Any:
+    """The policy for the first process to use by itself; None in the others, which must call this as well.
+
+    FSDP leaves a part of each weight in every process: there the first one gets a copy, put together from all.
+    """
+    first, model = trainer.accelerator.is_main_process, trainer.model
+    if not trainer.is_fsdp_enabled:
+        return trainer.accelerator.unwrap_model(model) if first else None
+    weights = trainer.accelerator.get_state_dict(model)
+    if not first:
+        return None
+    policy = load_policy(recipe.model.name, revision=recipe.model.revision, dtype=recipe.model.dtype)
+    if recipe.lora is not None:
+        policy = get_peft_model(policy, model.peft_config["default"])
+    policy.load_state_dict(weights)
+    return policy
 
 
 class RunKeeper(TrainerCallback):
@@ -56,7 +77,9 @@ class RunKeeper(TrainerCallback):
 
     def measure(self) -> dict[str, Any]:
         """Strict, lenient and format shares on the held-out problems, greedy, as log.jsonl names them."""
-        policy = self.trainer.accelerator.unwrap_model(self.trainer.model_wrapped)
+        policy = whole_policy(self.recipe, self.trainer)
+        if policy is None:
+            return {}
         summary = evaluate(
             policy, self.trainer.processing_class, self.heldout, self.recipe.template(), label="held-out",
             max_new_tokens=self.recipe.max_new_tokens, batch_size=self.recipe.evaluation.batch_size, quiet=True,
@@ -76,33 +99,36 @@ class RunKeeper(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.is_world_process_zero:
             self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="GRPO", unit="step")
-            if state.global_step == 0:
-                self.write({"step": 0, "completions": 0} | self.measure())
+        measured = self.measure() if state.global_step == 0 else {}
+        if measured:
+            self.write({"step": 0, "completions": 0} | measured)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         if "loss" not in logs:  # TRL's closing line of totals
             return
         step = state.global_step
+        due = step % self.recipe.evaluation.every_steps == 0 or step == state.max_steps
+        measured = self.measure() if due else {}
         if state.is_world_process_zero:
             line = {"step": step, "completions": step * self.completions_per_step}
             line |= {ours: logs[theirs] for theirs, ours in METRICS.items() if theirs in logs}
             line |= {
                 key[: -len("/mean")]: v for key, v in logs.items() if re.fullmatch("rewards/.*/mean", key)
             }
-            if step % self.recipe.evaluation.every_steps == 0 or step == state.max_steps:
-                line |= self.measure()
-            self.write(line)
+            self.write(line | measured)
             self.bar.update(1)
             shown = {"reward": f"{line['reward']:.2f}", "length": f"{line['length']:.0f}"}
             self.bar.set_postfix(shown)
-        limit = self.recipe.run.max_minutes
-        if limit and time.monotonic() - self.started > 60 * limit:
-            self.stopped_by = f"the time budget of {limit:g} minutes (run.max_minutes)"
+            limit = self.recipe.run.max_minutes
+            if limit and time.monotonic() - self.started > 60 * limit:
+                self.stopped_by = f"the time budget of {limit:g} minutes (run.max_minutes)"
         # One process may have heard the signal and another not: they stop together or not at all.
-        stop = torch.tensor(
-            float(bool(self.stopped_by or self.signal)), device=self.trainer.accelerator.device
+        asked = torch.tensor(
+            [[self.signal or 0, bool(self.stopped_by)]], device=self.trainer.accelerator.device
         )
-        if self.trainer.accelerator.reduce(stop, reduction="sum") > 0:
+        number, stop = self.trainer.accelerator.gather(asked).amax(dim=0).tolist()
+        self.signal = self.signal or number or None
+        if number or stop:
             control.should_training_stop = control.should_save = True
         if step % self.recipe.run.save_steps == 0:
             control.should_save = True
@@ -126,7 +152,7 @@ def stop_signals(keeper: RunKeeper) -> Iterator[None]:
         if keeper.signal == signal.SIGINT == number:
             raise KeyboardInterrupt
         keeper.signal = number
-        Console(stderr=True).print("\nstopping after this step, with a checkpoint")
+        Console(stderr=True, quiet=not SPEAKS).print("\nstopping after this step, with a checkpoint")
 
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -88,7 +88,7 @@ class Run:
                 draft.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
         for file in self.path.glob("completions/*.parquet"):
             if int(file.stem.split("_")[-1]) > step:
-                file.unlink()
+                file.unlink(missing_ok=True)  # another process of the same run may be faster
 
     def completions(self) -> pd.DataFrame:
         """Every completion that was trained on, in the order of the steps, with its rewards and advantage."""

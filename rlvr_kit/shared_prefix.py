@@ -140,7 +140,9 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
         beyond_text = {
             k: v for k, v in kwargs.items() if k not in ("batch_size", "compute_entropy") and v is not None
         }
-        if self.steps_aside or beyond_text.pop("compute_aux_loss", False) or beyond_text:
+        # Where all is cut off and masked there is no tree, but the weights must take part in every process's pass.
+        empty = not attention_mask[:, -logits_to_keep:].any()
+        if self.steps_aside or beyond_text.pop("compute_aux_loss", False) or beyond_text or empty:
             return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
             )

@@ -15,8 +15,8 @@ from rich.console import Console
 from safetensors import SafetensorError
 from transformers import PrinterCallback
 
-from rlvr_kit import UserError
-from rlvr_kit.callbacks import RunKeeper, stop_signals
+from rlvr_kit import SPEAKS, UserError
+from rlvr_kit.callbacks import RunKeeper, stop_signals, whole_policy
 from rlvr_kit.evaluation import refuse_leaks
 from rlvr_kit.models import load_policy, load_tokenizer, pick_dtype
 from rlvr_kit.recipe import Recipe
@@ -44,6 +44,7 @@ def grpo_config(recipe: Recipe, out: Path) -> Any:
         "bf16": on_gpu and pick_dtype(recipe.model.dtype) == torch.bfloat16,
         "use_cpu": not on_gpu,
         "dataloader_pin_memory": on_gpu,
+        "ddp_find_unused_parameters": False,  # every weight takes part in every pass (shared_prefix.py sees to it)
     }
     unknown = [key for key in recipe.grpo if key not in GRPOConfig.__dataclass_fields__]
     if unknown:
@@ -178,7 +179,9 @@ def train(
     refuse_leaks(recipe.test_problems(), [*problems["question"], *(e.question for e in template.exemplars)])
     _refuse_other_run(recipe, folder)
     if (folder / "model").exists():
-        Console(stderr=True).print(f"{folder} is a finished run of this recipe; nothing to do")
+        Console(stderr=True, quiet=not SPEAKS).print(
+            f"{folder} is a finished run of this recipe; nothing to do"
+        )
         return Run(folder)
     tokenizer = load_tokenizer(recipe.model.name, recipe.model.revision)
     policy = load_policy(
@@ -210,20 +213,20 @@ def train(
         raise Interrupted(
             keeper.signal, f"stopped at step {trainer.state.global_step}; the same command goes on from there"
         )
-    if trainer.accelerator.is_main_process:
-        _finish(recipe, run, trainer, keeper)
+    policy = whole_policy(recipe, trainer)
+    if policy is not None:
+        _finish(recipe, run, policy, tokenizer, keeper)
     return run
 
 
-def _finish(recipe: Recipe, run: Run, trainer: Any, keeper: RunKeeper) -> None:
+def _finish(recipe: Recipe, run: Run, policy: Any, tokenizer: Any, keeper: RunKeeper) -> None:
     """Write model/ (LoRA merged into the weights, with the prompt template) and summary.json."""
-    policy = trainer.accelerator.unwrap_model(trainer.model)
     if recipe.lora is not None and not recipe.model.load_in_4bit:
         policy = policy.merge_and_unload()
     partial = run.path / "checkpoints" / ".model"
     try:
         policy.save_pretrained(partial)
-        trainer.processing_class.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
         (partial / "prompt.json").write_text(
             json.dumps(recipe.template().to_dict(), indent=2), encoding="utf-8"
         )
