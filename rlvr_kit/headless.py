@@ -17,6 +17,7 @@ from traitlets.config import Config
 
 from rlvr_kit import PROJECT, UserError
 from rlvr_kit.evaluation import compare
+from rlvr_kit.plots import save, training_curves
 from rlvr_kit.recipe import load_recipe
 from rlvr_kit.report import build_report, headline
 from rlvr_kit.runs import Run, atomic
@@ -57,8 +58,12 @@ def run_notebooks(recipe: str, out: str | Path, seed: int = 0, notebooks: list[P
         "mcnemar_p": comparison.p,
     }
     run.write_summary(summary)
+    curves = None
+    if (out / "log.jsonl").exists():
+        curves = save(training_curves(run), out / "figures" / "curves").with_suffix(".png")
+    page = build_report(copies, summary, comparison.sentence, curves)
     with atomic(out / "report.html") as draft:
-        draft.write_text(build_report(copies, summary, comparison.sentence), encoding="utf-8")
+        draft.write_text(page, encoding="utf-8")
     _point_latest_at(out)
     print("", *headline(summary), comparison.sentence, f"Report: {out / 'report.html'}", sep="\n")
     return out / "report.html"

@@ -4,6 +4,7 @@ nbconvert turns each executed notebook into HTML; pictures are embedded, formula
 between notebooks become links within the page. The page around them is ``report.html.j2``.
 """
 
+from base64 import b64encode
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -39,14 +40,17 @@ def headline(summary: dict[str, Any]) -> list[str]:
     return [*lines, _costs(summary)]
 
 
-def build_report(copies: list[Path], summary: dict[str, Any], conclusion: str) -> str:
-    """One HTML page: the figures of `summary`, a table of contents, and the executed notebooks `copies`."""
+def build_report(
+    copies: list[Path], summary: dict[str, Any], conclusion: str, curves: Path | None = None
+) -> str:
+    """One HTML page: the figures of `summary`, the picture `curves` (a PNG), and the executed notebooks `copies`."""
     page = Environment(loader=PackageLoader("rlvr_kit", "."), autoescape=True).get_template("report.html.j2")
     return page.render(
         summary=summary,
         conclusion=conclusion,
         table=_table(summary),
         costs=_costs(summary),
+        curves=b64encode(curves.read_bytes()).decode() if curves else None,
         sections=[_section(copy) for copy in copies],
         code_css=HtmlFormatter().get_style_defs(".highlight"),
     )

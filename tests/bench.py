@@ -27,7 +27,12 @@ def recipe_with(shots: int, rows: int) -> Any:
         f"grpo.per_device_train_batch_size={rows}",
         f"grpo.gradient_accumulation_steps={COMPLETIONS // rows}",
     ]
-    length = ["data.max_steps=3", f"prompt.shots={shots}", f"grpo.max_completion_length={TOKENS}", f"grpo.max_steps={STEPS + 1}"]
+    length = [
+        "data.max_steps=3",
+        f"prompt.shots={shots}",
+        f"grpo.max_completion_length={TOKENS}",
+        f"grpo.max_steps={STEPS + 1}",
+    ]
     return load_recipe("cpu", [*batch, *length])
 
 

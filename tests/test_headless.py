@@ -26,6 +26,8 @@ for label, solved in {"base": 4, "tuned": TUNED}.items():
     rows["question"], rows["truncated"] = rows.problem.astype(str), False
     rows["correct"] = rows["lenient_correct"] = rows["format_ok"] = rows.problem < solved
     Run(RUN_DIR).save_evaluation(label, rows, summarize(rows))
+for step in range(3):
+    Run(RUN_DIR).append_log({"step": step, "reward": 0.1 * step, "seconds": step, "completions": 8 * step})
 Run(RUN_DIR).write_summary({"peak_memory_gib": 1.25, "steps": 3})
 """
 PICTURE = """\
@@ -121,6 +123,7 @@ def test_report_shows_the_figures_of_the_summary_first(finished):
         if isinstance(side, dict):
             low, high = side["strict_ci"]
             assert f"{side['strict']:.1%} ({low:.1%} to {high:.1%})" in table
+    assert page.main.find("img", src=True).find_next("section")  # the training curves stand before all notebooks
     assert page.main.find(class_="headline").get_text().startswith("A significant gain: 60.0% against 10.0%")
 
 
