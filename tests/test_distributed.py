@@ -205,8 +205,8 @@ def test_processes_sample_from_streams_of_their_own(two: Path, name: str) -> Non
 @pytest.mark.parametrize("name", ["fixed", "fixed-stock", "split", "lopsided", "cut"])
 def test_fed_the_same_completions_two_processes_are_one(two: Path, one: Path, name: str) -> None:
     ours, theirs = weights(two, name, 0), weights(one, name, 0)
-    for key in theirs:
-        torch.testing.assert_close(ours[key], theirs[key], rtol=1e-5, atol=1e-7)
+    for key in theirs:  # Adam divides by the gradient's size, so rounding shows at 1e-7 in weights of 2.5e-3
+        torch.testing.assert_close(ours[key], theirs[key], rtol=1e-5, atol=5e-7)
     metrics = [
         "reward",
         "reward_std",
