@@ -3,16 +3,20 @@
 The executed copies stay in the run folder; at the end their report and the headline figures are written.
 """
 
+import json
 import os
 import socket
 import sys
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import papermill
+from tqdm import tqdm
 from traitlets.config import Config
 
 from rlvr_kit import PROJECT, UserError
@@ -22,6 +26,8 @@ from rlvr_kit.recipe import load_recipe
 from rlvr_kit.report import build_report, headline
 from rlvr_kit.runs import Run, atomic
 
+#: Seconds between two lines about a training that goes on inside a cell.
+SHOWN_EVERY = 30.0
 FIGURES = ("n", "strict", "strict_ci", "lenient", "format", "truncated")
 
 
@@ -74,10 +80,11 @@ def _execute(notebook: Path, copy: Path, parameters: dict[str, Any], title: str)
     bar = {"desc": title, "mininterval": 0.1 if sys.stderr.isatty() else 30}  # no torrent in a CI log
     quiet = ["--log-level=ERROR"]  # each kernel would warn that it talks to us over a local socket
     try:
-        papermill.execute_notebook(
-            notebook, copy, parameters, progress_bar=bar, cwd=PROJECT, extra_arguments=quiet,
-            config=Config(KernelManager={"transport": "tcp" if _loopback_works() else "ipc"}),
-        )  # fmt: skip
+        with _training_shown(Path(parameters["RUN_DIR"])):
+            papermill.execute_notebook(
+                notebook, copy, parameters, progress_bar=bar, cwd=PROJECT, extra_arguments=quiet,
+                config=Config(KernelManager={"transport": "tcp" if _loopback_works() else "ipc"}),
+            )  # fmt: skip
     except Exception as error:  # of papermill, its client or the kernel: whichever, say where and what
         name, text = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", error)
         if name == "DeadKernelError":
@@ -88,6 +95,29 @@ def _execute(notebook: Path, copy: Path, parameters: dict[str, Any], title: str)
                 where = f"failed at cell {cell.id}, {cell.source.strip().partition(chr(10))[0]!r}"
         kept = f" (how far it came: {copy})" if copy.exists() else ""
         raise UserError(f"{notebook.name} {where}: {name}: {text}{kept}") from error
+
+
+@contextmanager
+def _training_shown(out: Path) -> Iterator[None]:
+    """While a cell trains for minutes papermill's bar stands still: show the last line of the training's log."""
+    over = threading.Event()
+
+    def watch() -> None:
+        shown = (0.0, "")
+        while not over.wait(SHOWN_EVERY):
+            logs = [(log.stat().st_mtime, str(log)) for log in out.rglob("log.jsonl")]
+            if logs and (last := max(logs)) > shown:
+                shown = last
+                with suppress(ValueError):  # a line that is only half written
+                    line = json.loads(Path(last[1]).read_text(encoding="utf-8").splitlines()[-1])
+                    reward = f", reward {line['reward']:.2f}" if line.get("reward") is not None else ""
+                    tqdm.write(f"  training: step {line['step']}{reward}", sys.stderr)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 def _loopback_works() -> bool:

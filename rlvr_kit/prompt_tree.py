@@ -104,7 +104,7 @@ def branch_attention(tree: PromptTree, query_heads_a_key: int, dtype: torch.dtyp
     queries = torch.zeros(len(tree.branches), wide, dtype=torch.long)
     keys = torch.zeros(len(tree.branches), long, dtype=torch.long)
     mask = torch.zeros(len(tree.branches), 1, 1, wide, long, dtype=torch.bool)
-    back = []
+    back: list[int] = []
     for row, (path, span) in enumerate(zip(ancestors, tree.branches, strict=True)):
         queries[row, : len(span)] = torch.arange(span.start, span.stop)
         keys[row, : len(path) + len(span)] = torch.tensor([*path, *span])

@@ -70,6 +70,8 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
         >>> SharedPrefixGRPOTrainer(model=policy, reward_funcs=rewards, args=config, ...)  # doctest: +SKIP
     """
 
+    _buffered_inputs: Any  # TRL's: the sampled completions, a dict for each loss pass
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.stop: list[str] = []

@@ -18,6 +18,7 @@ from rlvr_kit.report import headline
 
 PARAMETERS = 'RECIPE = "cpu"\nRUN_DIR = "runs/tutorial"\nSEED = 0'
 EVALUATE = """\
+import time
 import pandas as pd
 from rlvr_kit.evaluation import summarize
 from rlvr_kit.runs import Run
@@ -29,6 +30,7 @@ for label, solved in {"base": 4, "tuned": TUNED}.items():
 for step in range(3):
     Run(RUN_DIR).append_log({"step": step, "reward": 0.1 * step, "seconds": step, "completions": 8 * step})
 Run(RUN_DIR).write_summary({"peak_memory_gib": 1.25, "steps": 3})
+time.sleep(0.2)
 """
 PICTURE = """\
 import matplotlib.pyplot as plt
@@ -71,6 +73,8 @@ def finished(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         lines = []
         patch.setattr("builtins.print", lambda *words, sep=" ": lines.extend(sep.join(words).splitlines()))
+        patch.setattr("rlvr_kit.headless.SHOWN_EVERY", 0.02)
+        patch.setattr("rlvr_kit.headless.tqdm.write", lambda line, file: lines.append(line))
         report = run_notebooks("smoke", folder / "runs" / "one", seed=7, notebooks=[first, second])
     assert report == folder / "runs" / "one" / "report.html"
     return report.parent, lines
@@ -101,6 +105,11 @@ def test_last_lines_are_the_figures_and_the_report(finished):
     assert any("A significant gain" in line for line in lines)
 
 
+def test_training_inside_a_cell_is_shown_as_it_goes(finished):
+    _, lines = finished
+    assert "  training: step 2, reward 0.20" in lines
+
+
 def test_latest_points_at_the_run(finished):
     run, _ = finished
     assert (run.parent / "latest").resolve() == run
@@ -123,7 +132,9 @@ def test_report_shows_the_figures_of_the_summary_first(finished):
         if isinstance(side, dict):
             low, high = side["strict_ci"]
             assert f"{side['strict']:.1%} ({low:.1%} to {high:.1%})" in table
-    assert page.main.find("img", src=True).find_next("section")  # the training curves stand before all notebooks
+    assert page.main.find("img", src=True).find_next(
+        "section"
+    )  # the training curves stand before all notebooks
     assert page.main.find(class_="headline").get_text().startswith("A significant gain: 60.0% against 10.0%")
 
 
