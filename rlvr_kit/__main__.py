@@ -53,13 +53,14 @@ def plan(
     gpu_memory: Annotated[
         float | None, typer.Option(help="GiB of a GPU to plan for, instead of this machine.")
     ] = None,
+    measure: Annotated[bool, typer.Option(help="Time a training step on this machine.")] = True,
     as_json: AsJson = False,
 ) -> None:
     """What a recipe will need: batches, memory, time."""
     from rlvr_kit.planning import plan as make_plan
     from rlvr_kit.recipe import load_recipe
 
-    result = make_plan(load_recipe(recipe, overrides), gpu_memory)
+    result = make_plan(load_recipe(recipe, overrides), gpu_memory, measure and gpu_memory is None)
     if as_json:
         print(json.dumps(result.to_dict(), indent=2))
     else:

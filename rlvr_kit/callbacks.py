@@ -1,6 +1,7 @@
 """What happens at each step of training: a line in the run folder, the held-out curve, checkpoints, stopping."""
 
 import json
+import math
 import re
 import signal
 import sys
@@ -17,7 +18,7 @@ from rich.console import Console
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
-from rlvr_kit import SPEAKS
+from rlvr_kit import SPEAKS, guards
 from rlvr_kit.evaluation import evaluate
 from rlvr_kit.models import load_policy
 from rlvr_kit.recipe import Recipe
@@ -73,6 +74,7 @@ class RunKeeper(TrainerCallback):
         self.trainer: Any = None
         self.bar: Any = None
         self.stopped_by: str | None = None
+        self.fault: str | None = None  # what a guard stopped the run for
         self.signal: int | None = None
 
     def measure(self) -> dict[str, Any]:
@@ -107,31 +109,56 @@ class RunKeeper(TrainerCallback):
         if "loss" not in logs:  # TRL's closing line of totals
             return
         step = state.global_step
+        line = {"step": step, "completions": step * self.completions_per_step}
+        line |= {ours: logs[theirs] for theirs, ours in METRICS.items() if theirs in logs}
+        line |= {key[: -len("/mean")]: v for key, v in logs.items() if re.fullmatch("rewards/.*/mean", key)}
+        spoilt = guards.not_finite(line)  # the same in every process, as the metrics are
         due = step % self.recipe.evaluation.every_steps == 0 or step == state.max_steps
-        measured = self.measure() if due else {}
+        measured = self.measure() if due and not spoilt else {}
         if state.is_world_process_zero:
-            line = {"step": step, "completions": step * self.completions_per_step}
-            line |= {ours: logs[theirs] for theirs, ours in METRICS.items() if theirs in logs}
-            line |= {
-                key[: -len("/mean")]: v for key, v in logs.items() if re.fullmatch("rewards/.*/mean", key)
-            }
-            self.write(line | measured)
+            self.report(line | measured)
             self.bar.update(1)
-            shown = {"reward": f"{line['reward']:.2f}", "length": f"{line['length']:.0f}"}
-            self.bar.set_postfix(shown)
+            self.bar.set_postfix({key: line[key] for key in ("reward", "length")})
             limit = self.recipe.run.max_minutes
             if limit and time.monotonic() - self.started > 60 * limit:
                 self.stopped_by = f"the time budget of {limit:g} minutes (run.max_minutes)"
         # One process may have heard the signal and another not: they stop together or not at all.
         asked = torch.tensor(
-            [[self.signal or 0, bool(self.stopped_by)]], device=self.trainer.accelerator.device
+            [[self.signal or 0, bool(self.stopped_by), bool(self.fault)]],
+            device=self.trainer.accelerator.device,
         )
-        number, stop = self.trainer.accelerator.gather(asked).amax(dim=0).tolist()
+        number, stop, fault = self.trainer.accelerator.gather(asked).amax(dim=0).tolist()
         self.signal = self.signal or number or None
-        if number or stop:
-            control.should_training_stop = control.should_save = True
-        if step % self.recipe.run.save_steps == 0:
-            control.should_save = True
+        self.fault = self.fault or ("training stopped: the first process says why" if fault else None)
+        if number or stop or fault:
+            control.should_training_stop = True
+        if number or stop or fault or step % self.recipe.run.save_steps == 0:
+            control.should_save = not spoilt  # nobody wants to go on from weights that are no numbers
+
+    def report(self, line: dict[str, Any]) -> None:
+        """Write the line with what the guards make of it: a warning is shown too, a fault ends the run."""
+        found = guards.check([*self.run.lines(), line]) if self.recipe.run.guards else {}
+        if "stopped" in found:
+            kept = f"{self.run.path} keeps the log; with run.guards=false another run would go on"
+            self.fault = f"training stopped at {found['stopped']}. {kept}"
+        for text in (text for key, text in found.items() if key != "stopped"):
+            console = Console(stderr=True, soft_wrap=True)
+            console.print("warning:", text, style="yellow", highlight=False, markup=False)
+        self.write(line | found)
+
+    def blew_up(self) -> bool:
+        """After an error in training: whether the policy's logits are no longer numbers; if so, the log says it."""
+        policy = self.trainer.accelerator.unwrap_model(self.trainer.model_wrapped)
+        with torch.no_grad():
+            logits = policy(torch.tensor([[0]], device=policy.device)).logits
+        if logits.isfinite().all():
+            return False
+        step, rate = self.trainer.state.global_step + 1, self.trainer.args.learning_rate
+        line = {"step": step, "logits": math.nan, "learning_rate": rate}
+        if self.trainer.accelerator.is_main_process:
+            self.report(line)
+        self.fault = self.fault or f"training stopped at step {step}: {guards.not_finite(line)}"
+        return True
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self.bar is not None:

@@ -118,7 +118,7 @@ def _convert_gguf(gguf: Path, out: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     # transformers dequantizes the file but then refuses to save the result, so the weights move to a fresh model.
-    with _quiet():
+    with quiet():
         source = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         config = type(source.config)(
@@ -137,8 +137,8 @@ def _convert_gguf(gguf: Path, out: Path) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers' per-tensor progress bars out of notebooks and logs."""
+def quiet() -> Iterator[None]:
+    """Keep transformers' progress bars of loading and saving out of notebooks and logs."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -180,13 +180,34 @@ def resolve_model(name: str) -> str:
     return name
 
 
+def find_model(name: str, revision: str | None = None) -> str:
+    """As :func:`resolve_model`; but where the Hub does not answer, its id becomes the folder in its cache here.
+
+    The Hub's own client would ask a silent Hub for half a minute, for each of several files.
+
+    Raises:
+        UserError: no such folder, or neither the Hub nor its cache.
+    """
+    from huggingface_hub import snapshot_download
+
+    from rlvr_kit.gsm8k import hub_reachable
+
+    source = resolve_model(name)
+    if Path(source).is_dir() or hub_reachable():
+        return source
+    try:
+        return str(snapshot_download(source, revision=revision, local_files_only=True))
+    except (OSError, ValueError):
+        raise _cannot_load(name, "the Hub does not answer, and its cache here does not hold it") from None
+
+
 def load_tokenizer(name: str, revision: str | None = None) -> "PreTrainedTokenizerBase":
     """The tokenizer of a model, padding on the left as generation needs it."""
     if name == "tiny-random":
         return _tiny_tokenizer()
     from transformers import AutoTokenizer
 
-    source = resolve_model(name)
+    source = find_model(name, revision)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, padding_side="left")
     except Exception as error:
@@ -211,7 +232,7 @@ def load_policy(
     import torch
     from transformers import AutoModelForCausalLM
 
-    source, options = resolve_model(name), {"revision": revision, "dtype": pick_dtype(dtype)}
+    source, options = find_model(name, revision), {"revision": revision, "dtype": pick_dtype(dtype)}
     if in_4bit:
         if not torch.cuda.is_available():
             raise UserError("4-bit weights need a GPU; here, use a recipe without model.load_in_4bit")
@@ -221,17 +242,17 @@ def load_policy(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=pick_dtype(dtype)
         )
     try:
-        with _quiet():
+        with quiet():
             model = AutoModelForCausalLM.from_pretrained(source, **options)
     except Exception as error:
         raise _cannot_load(name, error) from error
     return model.to("cuda") if torch.cuda.is_available() and not in_4bit else model
 
 
-def _cannot_load(name: str, error: Exception) -> UserError:
-    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _cannot_load(name: str, error: Exception | str) -> UserError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return UserError(
-        f"model {name!r} cannot be loaded: {first_line} (give a folder saved by transformers, a Hub id "
+        f"model {name!r} cannot be loaded: {reason} (give a folder saved by transformers, a Hub id "
         "that this machine can reach, or `bundled`)"
     )
 

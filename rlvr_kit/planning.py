@@ -4,6 +4,8 @@ import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
+
 from rlvr_kit import UserError
 from rlvr_kit.recipe import Recipe
 from rlvr_kit.sizing import machine_memory, memory_by_part, model_config, probe, prompt_tokens
@@ -126,8 +128,13 @@ def plan(recipe: Recipe, gpu_memory: float | None = None, measure: bool = False)
     if steps < 0:
         batches = problems * group // sampled * int(given["num_iterations"])
         steps = int(given["num_train_epochs"] * batches * sampled // completions)
-    seconds = probe(recipe) if measure else None
-    minutes = None
+    seconds = minutes = None
+    if measure and own:
+        Console(stderr=True).print(f"timing a training step of recipe {recipe.name} on this machine …")
+        try:
+            seconds = probe(recipe)
+        except UserError as error:  # such as weights that are not here, though their sizes are
+            remark = str(error)
     if seconds:
         measured = (steps // recipe.evaluation.every_steps + 1) * recipe.evaluation.heldout / completions
         minutes = (steps * sum(seconds.values()) + measured * seconds["sampling"]) / 60

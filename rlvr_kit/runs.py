@@ -67,14 +67,19 @@ class Run:
                 file.write(b"\n")  # a killed run left half a line: do not lose this one with it
             file.write(json.dumps(finite).encode() + b"\n")
 
-    def log(self) -> pd.DataFrame:
-        """One row a step; a step logged again after a resume replaces what it logged before."""
+    def lines(self) -> list[dict[str, Any]]:
+        """The lines of log.jsonl as they were written."""
         lines = []
         for text in self._existing("log.jsonl", "the training log").read_text(encoding="utf-8").splitlines():
             try:
                 lines.append(json.loads(text))
             except json.JSONDecodeError:
                 continue  # the half line of a killed run
+        return lines
+
+    def log(self) -> pd.DataFrame:
+        """One row a step; a step logged again after a resume replaces what it logged before."""
+        lines = self.lines()
         if not lines:
             raise UserError(f"{self.path / 'log.jsonl'} has no line yet: the run has not logged a step")
         return pd.DataFrame(lines).groupby("step").last().reset_index()
@@ -129,3 +134,25 @@ class Run:
     def _write_json(self, name: str, values: dict[str, Any]) -> None:
         with atomic(self.path / name) as draft:
             draft.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The whole checkpoints of a run folder, oldest first.
+
+    SageMaker copies a job's checkpoints to S3 file by file, so that what comes back after an interruption may be
+    half of one: whole is what has every file that its files.json names, in full.
+    """
+    lists = (folder / "checkpoints").glob("checkpoint-*/files.json")
+    found = [
+        path.parent
+        for path in lists
+        if json.loads(path.read_text()).items() <= file_sizes(path.parent).items()
+    ]
+    return sorted(found, key=lambda path: int(path.name.split("-")[1]))
+
+
+def file_sizes(folder: Path) -> dict[str, int]:
+    """Bytes of each file in a folder, by its path there."""
+    return {
+        str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()
+    }

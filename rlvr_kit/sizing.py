@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import resource
+import sys
 import tempfile
 import time
 from os.path import commonprefix
@@ -34,18 +36,17 @@ def model_config(recipe: Recipe) -> tuple["PretrainedConfig", bool]:
     """
     from transformers import AutoConfig, Qwen2Config
 
-    from rlvr_kit.gsm8k import hub_reachable
-    from rlvr_kit.models import load_policy, resolve_model
+    from rlvr_kit.models import find_model, load_policy
 
     name = recipe.model.name
     if name == "tiny-random":
         return load_policy(name).config, True
-    source = resolve_model(name)
-    # The Hub's own client would try again and again for half a minute.
-    offline = Path(source).is_dir() or not hub_reachable()
     try:
-        config = AutoConfig.from_pretrained(source, revision=recipe.model.revision, local_files_only=offline)
-        return config, True
+        source = find_model(name, recipe.model.revision)
+        return AutoConfig.from_pretrained(source, revision=recipe.model.revision), True
+    except UserError:
+        if name not in QWEN:
+            raise
     except (OSError, ValueError) as error:
         if name not in QWEN:
             reason = str(error).strip().splitlines()[0]
@@ -151,6 +152,16 @@ def machine_memory() -> tuple[float, str]:
     if torch.cuda.is_available():
         return torch.cuda.get_device_properties(0).total_memory / GIB, torch.cuda.get_device_name()
     return memory_gib()[0], "this machine, no GPU"
+
+
+def peak_memory_gib() -> float:
+    """The most memory this process has held so far: on the GPU where there is one, else resident, in GiB."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 def probe(recipe: Recipe) -> dict[str, float]:

@@ -1,9 +1,8 @@
 """Recipe -> trained run folder: TRL's GRPOTrainer, a held-out curve, checkpoints, and resuming from them."""
 
 import json
-import resource
 import shutil
-import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,15 @@ from transformers import PrinterCallback
 from rlvr_kit import SPEAKS, UserError
 from rlvr_kit.callbacks import RunKeeper, stop_signals, whole_policy
 from rlvr_kit.evaluation import refuse_leaks
-from rlvr_kit.models import load_policy, load_tokenizer, pick_dtype
-from rlvr_kit.recipe import Recipe
+from rlvr_kit.models import load_policy, load_tokenizer, pick_dtype, quiet
+from rlvr_kit.planning import plan
+from rlvr_kit.recipe import Recipe, RewardsSection
 from rlvr_kit.rewards import CorrectnessReward, FormatReward
-from rlvr_kit.runs import Run, atomic
+from rlvr_kit.runs import Run, atomic, checkpoints, file_sizes
+from rlvr_kit.sizing import peak_memory_gib
+
+# TRL and peft still use names that transformers has given up; a reader can do nothing about it.
+warnings.filterwarnings("ignore", r"`(is_)?gradient_checkpointing\w*` is deprecated", FutureWarning)
 
 
 def grpo_config(recipe: Recipe, out: Path) -> Any:
@@ -39,6 +43,7 @@ def grpo_config(recipe: Recipe, out: Path) -> Any:
         "logging_steps": 1,
         "save_strategy": "no",  # RunKeeper saves, so that a half-written checkpoint is never taken for a whole one
         "report_to": "none",
+        "logging_nan_inf_filter": False,  # a loss that is no number is shown, not replaced
         "log_completions": True,
         "disable_tqdm": True,
         "bf16": on_gpu and pick_dtype(recipe.model.dtype) == torch.bfloat16,
@@ -67,14 +72,6 @@ def lora_config(recipe: Recipe) -> Any:
         raise UserError(f"recipe {recipe.name}, section lora: {error}") from None
 
 
-def peak_memory_gib() -> float:
-    """The most memory this process has held so far: on the GPU where there is one, else resident, in GiB."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**30 if sys.platform == "darwin" else 2**20)
-
-
 def _trainer_class(recipe: Recipe, folder: Path) -> type:
     """TRL's trainer, or the one that shares prefixes, with checkpoints that are whole or not there at all."""
     from trl import GRPOTrainer
@@ -99,7 +96,7 @@ def _trainer_class(recipe: Recipe, folder: Path) -> type:
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 whole = folder / "checkpoints" / f"checkpoint-{self.state.global_step}"
-                (partial / whole.name / "files.json").write_text(json.dumps(_sizes(partial / whole.name)))
+                (partial / whole.name / "files.json").write_text(json.dumps(file_sizes(partial / whole.name)))
                 shutil.rmtree(whole, ignore_errors=True)
                 (partial / whole.name).rename(whole)
                 shutil.rmtree(partial)
@@ -107,26 +104,6 @@ def _trainer_class(recipe: Recipe, folder: Path) -> type:
                     shutil.rmtree(old)
 
     return Trainer
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """The whole checkpoints of a run folder, oldest first.
-
-    SageMaker copies a job's checkpoints to S3 file by file, so that what comes back after an interruption may be
-    half of one: whole is what has every file that its files.json names, in full.
-    """
-    lists = (folder / "checkpoints").glob("checkpoint-*/files.json")
-    found = [
-        path.parent for path in lists if json.loads(path.read_text()).items() <= _sizes(path.parent).items()
-    ]
-    return sorted(found, key=lambda path: int(path.name.split("-")[1]))
-
-
-def _sizes(folder: Path) -> dict[str, int]:
-    """Bytes of each file in a folder, by its path there."""
-    return {
-        str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()
-    }
 
 
 def _refuse_other_run(recipe: Recipe, folder: Path) -> None:
@@ -166,7 +143,7 @@ def train(
     called with the run after each line of its log.
 
     Raises:
-        UserError: what cannot work, before anything is loaded; a folder with another run; a full disk.
+        UserError: what cannot work, before anything is loaded; another run's folder; a full disk; a stop of guards.py.
         Interrupted: Ctrl-C or SIGTERM; a checkpoint was written, and the same call goes on from there.
 
     Example:
@@ -174,15 +151,18 @@ def train(
         >>> run = train(load_recipe("smoke"), "runs/smoke")  # doctest: +SKIP
     """
     folder = Path(out)
-    config, lora = grpo_config(recipe, folder), lora_config(recipe)
-    problems, heldout, template = recipe.training_problems(), recipe.heldout_problems(), recipe.template()
-    refuse_leaks(recipe.test_problems(), [*problems["question"], *(e.question for e in template.exemplars)])
     _refuse_other_run(recipe, folder)
     if (folder / "model").exists():
         Console(stderr=True, quiet=not SPEAKS).print(
             f"{folder} is a finished run of this recipe; nothing to do"
         )
         return Run(folder)
+    if SPEAKS:  # of several processes one is enough to refuse
+        # With other reward functions the recipe's weights are not used, and may be 0.
+        plan(recipe.model_copy(update={"rewards": RewardsSection()}) if rewards else recipe)
+    config, lora = grpo_config(recipe, folder), lora_config(recipe)
+    problems, heldout, template = recipe.training_problems(), recipe.heldout_problems(), recipe.template()
+    refuse_leaks(recipe.test_problems(), [*problems["question"], *(e.question for e in template.exemplars)])
     tokenizer = load_tokenizer(recipe.model.name, recipe.model.revision)
     policy = load_policy(
         recipe.model.name, revision=recipe.model.revision, dtype=recipe.model.dtype, seed=recipe.run.seed,
@@ -201,7 +181,9 @@ def train(
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
     keeper.trainer = trainer
-    with stop_signals(keeper):
+    if hasattr(trainer, "stop"):  # sampling in training ends where evaluation ends
+        trainer.stop = template.stop
+    with stop_signals(keeper), quiet():
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except (OSError, SafetensorError) as error:
@@ -209,6 +191,11 @@ def train(
             raise UserError(
                 f"training stopped, {folder} cannot be written: {error}; free some space, then go on"
             ) from None
+        except (RuntimeError, IndexError):  # what it comes to when a sampler is given NaN
+            if not keeper.blew_up():
+                raise
+    if keeper.fault:
+        raise UserError(keeper.fault)
     if keeper.signal and trainer.state.global_step < trainer.state.max_steps:
         raise Interrupted(
             keeper.signal, f"stopped at step {trainer.state.global_step}; the same command goes on from there"
@@ -225,7 +212,8 @@ def _finish(recipe: Recipe, run: Run, policy: Any, tokenizer: Any, keeper: RunKe
         policy = policy.merge_and_unload()
     partial = run.path / "checkpoints" / ".model"
     try:
-        policy.save_pretrained(partial)
+        with quiet():
+            policy.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         (partial / "prompt.json").write_text(
             json.dumps(recipe.template().to_dict(), indent=2), encoding="utf-8"

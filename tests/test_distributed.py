@@ -41,6 +41,7 @@ import torch
 from transformers import Trainer
 from trl import GRPOTrainer
 
+from rlvr_kit import UserError
 from rlvr_kit.recipe import load_recipe
 from rlvr_kit.shared_prefix import SharedPrefixGRPOTrainer
 from rlvr_kit.training import Interrupted, train
@@ -99,6 +100,10 @@ if WORLD == 2:
         run("stopped", *moves, "run.save_steps=1000", rewards=[stop_one])
     except Interrupted as error:
         (OUT / f"stopped-{RANK}.txt").write_text(f"{error.exit_code} {error}")
+    try:
+        run("guarded", *moves, "grpo.max_completion_length=1", "grpo.max_steps=40")
+    except UserError as error:
+        (OUT / f"guarded-{RANK}.txt").write_text(str(error))
 
 for trainer in (GRPOTrainer, SharedPrefixGRPOTrainer):
     trainer._generate_single_turn = written
@@ -235,6 +240,13 @@ def test_a_signal_that_one_process_hears_stops_both_with_a_checkpoint(two: Path)
     assert said[0] == said[1] and said[0].startswith("143 ") and "goes on from there" in said[0]
     assert [path.name for path in (two / "stopped" / "checkpoints").iterdir()] == ["checkpoint-2"]
     assert not (two / "stopped" / "model").exists()
+
+
+def test_a_guard_stops_both(two: Path) -> None:
+    first, second = ((two / f"guarded-{rank}.txt").read_text() for rank in (0, 1))
+    assert "raise grpo.max_completion_length" in first and "the first process" in second
+    assert "raise grpo.max_completion_length" in Run(two / "guarded").log().stopped.iloc[-1]
+    assert not (two / "guarded" / "model").exists()
 
 
 def test_killed_it_ends_and_started_again_it_goes_on(two: Path, tmp_path: Path) -> None:

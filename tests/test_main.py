@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from rlvr_kit import PROJECT
+from rlvr_kit.__main__ import app
 
 
 def rlvr(*arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -90,6 +92,17 @@ def test_score_reads_stdin() -> None:
     result = rlvr("score", stdin='{"completion": "9 * 2 = 18\\n#### 18", "gold": "18"}\n')
     assert result.returncode == 0 and json.loads(result.stdout)["correct"] is True
     assert "n=1" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "options, timed", [([], True), (["--no-measure"], False), (["--gpu-memory", "24"], False)]
+)
+def test_plan_times_a_step_on_this_machine_unless_told_otherwise(options: list, timed: bool) -> None:
+    result = CliRunner().invoke(app, ["plan", "--recipe", "smoke", "--json", *options])
+    assert result.exit_code == 0, result.output
+    made = json.loads(result.stdout)
+    assert (made["minutes"] is not None and made["seconds"]["sampling"] > 0) == timed
+    assert ("timing a training step" in result.stderr) == timed
 
 
 def test_doctor_speaks_of_this_machine() -> None:

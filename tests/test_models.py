@@ -1,12 +1,15 @@
 """Models: the bundled one is checked, converted once and cached; every other failure is one clear line."""
 
+import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from rlvr_kit import UserError, models
+from rlvr_kit.models import load_policy, load_tokenizer
 
 
 @pytest.fixture
@@ -112,3 +115,13 @@ def test_four_bits_without_a_gpu_are_refused() -> None:
         pytest.skip("this machine has a GPU")
     with pytest.raises(UserError, match="need a GPU"):
         models.load_policy("bundled", in_4bit=True)
+
+
+@pytest.mark.parametrize("load", [load_tokenizer, load_policy])
+def test_a_silent_hub_is_given_up_soon(load: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
+    start = time.monotonic()
+    with pytest.raises(UserError, match="nobody/nothing.*the Hub does not answer"):
+        load("nobody/nothing")
+    assert time.monotonic() - start < 8

@@ -190,7 +190,21 @@ def test_a_measured_step_gives_a_time_and_leaves_nothing(tmp_path, monkeypatch, 
     assert made.seconds["sampling"] > 0 and made.seconds["learning"] > 0
     assert made.minutes >= made.steps * sum(made.seconds.values()) / 60
     assert not list(tmp_path.iterdir())
-    assert capfd.readouterr().out == ""  # stdout is for --json
+    said = capfd.readouterr()
+    assert said.out == "" and "timing a training step" in said.err  # stdout is for --json
+
+
+def test_a_model_that_is_not_here_is_planned_and_not_timed(capfd):
+    made = plan(smoke("model.name=Qwen/Qwen2.5-0.5B-Instruct"), measure=True)
+    assert made.seconds is None and made.minutes is None and made.in_words()["time"] == "not measured"
+    assert "timing" not in capfd.readouterr().err
+    assert "not here" in made.in_words()["note"]
+
+
+def test_weights_that_are_not_here_are_no_reason_to_fail(folder_model):
+    folder, _ = folder_model(num_hidden_layers=1, hidden_size=32, intermediate_size=64, num_attention_heads=2)
+    made = plan(smoke(f"model.name={folder}"), measure=True)
+    assert made.in_words()["time"] == "not measured" and "cannot be loaded" in made.in_words()["note"]
 
 
 def test_reads_as_a_table_and_as_json():

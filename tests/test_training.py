@@ -18,9 +18,10 @@ from safetensors.torch import load_file
 from rlvr_kit import PROJECT, UserError, training
 from rlvr_kit.evaluation import evaluate
 from rlvr_kit.models import load_policy, load_tokenizer
+from rlvr_kit.prompts import Template
 from rlvr_kit.recipe import load_recipe
-from rlvr_kit.runs import Run
-from rlvr_kit.training import checkpoints, train
+from rlvr_kit.runs import Run, checkpoints
+from rlvr_kit.training import train
 
 #: A model with random weights never earns a reward; the entropy bonus makes its weights move all the same.
 MOVES = "grpo.entropy_coef=0.05"
@@ -162,6 +163,32 @@ def test_a_test_question_in_the_training_rows_is_refused(tmp_path: Path) -> None
     with pytest.raises(UserError, match="test nothing|both splits"):
         train(recipe, tmp_path / "leak")
     assert not (tmp_path / "leak").exists()
+
+
+def test_what_cannot_work_is_refused_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "load_policy", None)
+    with pytest.raises(UserError, match="6 completions .* not whole groups of 4: make it 8"):
+        train(load_recipe("smoke", ["grpo.per_device_train_batch_size=6"]), tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
+
+
+def test_training_samples_up_to_the_stop_strings_of_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Template, "stop", list("abcdefghijklmnopqrstuvwxyz"))
+    run = train(load_recipe("smoke", ["grpo.max_steps=1"]), tmp_path / "stops")
+    texts = run.completions().completion
+    assert texts.str.len().max() > 1 and not texts.str.contains("(?s)^.+[a-z]").any()
+
+
+def test_training_says_nothing_that_a_reader_cannot_change(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "rlvr_kit", "train", "--recipe", "smoke", "--set", "grpo.max_steps=1"]
+    result = subprocess.run(
+        [*command, "--out", str(tmp_path / "quiet")], cwd=PROJECT, capture_output=True, text=True
+    )
+    assert result.returncode == 0 and "Warning" not in result.stderr and "shards" not in result.stderr
 
 
 def test_stock_trl_and_the_shared_prefix_write_the_same_kind_of_run(run: Run, tmp_path: Path) -> None:

@@ -1,0 +1,140 @@
+"""Stop a run that cannot learn any more and warn of one that learns the wrong thing, from its log lines alone.
+
+Each guard looks at the lines of log.jsonl up to the newest and returns one sentence or two when its sign is there.
+``callbacks.RunKeeper`` asks :func:`check` at every step, unless the recipe says ``run.guards: false``.
+"""
+
+import math
+from typing import Any
+
+Line = dict[str, Any]  # one line of log.jsonl
+
+#: Share of cut-off completions that counts as nearly all: 31 of 32.
+TRUNCATED_SHARE = 0.95
+#: A base model that rambles starts at 70 % cut off and halves that in four steps (cpu recipe), so nearly all for
+#: twice as long is no slow start. And a run of a few steps, as `smoke`, is over before anything can be said.
+TRUNCATED_STEPS = 8
+#: Hard problems may take ten steps to their first reward, and a good run has single steps with no signal (1 in 40
+#: on the cpu recipe, with 4 groups a step): twenty in a row are neither.
+EQUAL_STEPS = 20
+#: Entropy a token x tokens: nats of a whole completion. Below 0.5, e^0.5 = 1.6 completions equally likely would be
+#: as undecided, and a group is mostly copies. The cpu recipe keeps above 2 while it goes from 19 to 64 % strict.
+ENTROPY_NATS = 0.5
+#: A mean over so many steps, because single ones jump.
+ENTROPY_STEPS = 5
+#: Format is learned first, accuracy follows; at its first measurement a good run (cpu, 64 problems) looks hacked.
+HACKED_MEASUREMENTS = 3
+
+
+def check(lines: list[Line]) -> Line:
+    """What the newest of the log's ``lines`` gives reason to say: ``stopped`` and ``warning/...``, or nothing.
+
+    A warning that an earlier line already holds is not given again.
+
+    >>> check([{"step": 7, "loss": float("nan"), "learning_rate": 1.0}])["stopped"][:31]
+    'step 7: loss is NaN or infinite'
+    """
+    found = {
+        "stopped": not_finite(lines[-1]) or all_truncated(lines) or all_equal(lines),
+        "warning/entropy": entropy_collapsed(lines),
+        "warning/hacking": format_without_accuracy(lines),
+    }
+    step, said = lines[-1]["step"], {key for line in lines[:-1] for key in line} - {"stopped"}
+    return {key: f"step {step}: {text}" for key, text in found.items() if text and key not in said}
+
+
+def not_finite(line: Line) -> str | None:
+    """NaN or infinity (null in the file) in reward, loss, gradient or logits: the update spoilt the weights."""
+    values = {key: line[key] for key in ("reward", "loss", "grad_norm", "logits") if key in line}
+    wrong = [key for key, value in values.items() if value is None or not math.isfinite(value)]
+    if not wrong:
+        return None
+    if "reward" in wrong:
+        return (
+            "reward is NaN or infinite, so no advantage can be computed. Every reward function must return a finite "
+            "number for each completion, or None for one that it cannot judge, and not for all of them"
+        )
+    rate = line.get("learning_rate", math.nan)
+    return (
+        f"{' and '.join(wrong)} is NaN or infinite, so the weights are spoilt. The likely cause is updates that are "
+        f"too large: divide grpo.learning_rate (now {rate:g}) by ten, or lower grpo.max_grad_norm"
+    )
+
+
+def all_truncated(lines: list[Line]) -> str | None:
+    """Nearly every completion was cut off at the token limit, for several steps in a row."""
+    trained = [line for line in lines if "truncated" in line]
+    last = trained[-TRUNCATED_STEPS:]
+    if len(last) < TRUNCATED_STEPS or any(line["truncated"] < TRUNCATED_SHARE for line in last):
+        return None
+    seen = (
+        f"at least {TRUNCATED_SHARE:.0%} of the completions of the last {TRUNCATED_STEPS} steps were cut off, after "
+        f"{last[-1]['length']:.0f} tokens on average, and what is cut off has no answer line to be paid for. "
+    )
+    if any(line["truncated"] < 0.5 for line in trained):
+        return (
+            f"{seen}Earlier most did end, so the likely cause is an update that threw the policy out of what it "
+            "could write: divide grpo.learning_rate by three to ten, or add grpo.warmup_steps"
+        )
+    return (
+        f"{seen}So it was from the start, and the likely cause is a limit below what an answer needs: raise "
+        "grpo.max_completion_length, or show the format in examples (prompt.shots)"
+    )
+
+
+def all_equal(lines: list[Line]) -> str | None:
+    """In no group did the rewards differ, for many steps in a row: no advantage, so nothing is learned."""
+    last = [line for line in lines if "equal_groups" in line][-EQUAL_STEPS:]
+    if len(last) < EQUAL_STEPS or any(line["equal_groups"] < 1 for line in last):
+        return None
+    mean = sum(line["reward"] for line in last) / len(last)
+    seen = (
+        f"for {EQUAL_STEPS} steps all rewards of each group were equal (mean reward {mean:.2f}), and without a "
+        "difference there is nothing to learn from. "
+    )
+    if mean > 0:
+        return (
+            f"{seen}Something is earned, so the likely cause is that all that is paid for has been reached, or the "
+            "policy writes one thing only: read completions/, then take harder problems (data.max_steps), "
+            "a higher grpo.temperature or a reward that tells more apart"
+        )
+    return (
+        f"{seen}Nothing is earned, so the likely cause is problems that are too hard or a format that is never hit: "
+        "easier problems (data.max_steps), examples (prompt.shots), larger groups (grpo.num_generations)"
+    )
+
+
+def entropy_collapsed(lines: list[Line]) -> str | None:
+    """The policy hardly varies what it writes, so that the completions of a group are copies of each other."""
+    last = [line for line in lines if line.get("entropy") is not None][-ENTROPY_STEPS:]
+    nats = [line["entropy"] * line["length"] for line in last]
+    if len(nats) < ENTROPY_STEPS or sum(nats) / len(nats) >= ENTROPY_NATS:
+        return None
+    return (
+        f"entropy has collapsed: {sum(nats) / len(nats):.2f} nats a completion over the last {ENTROPY_STEPS} steps, "
+        "so the completions of a group are nearly all alike. If accuracy is still low, the policy decided too "
+        "early: lower grpo.learning_rate, raise grpo.temperature or add grpo.entropy_coef"
+    )
+
+
+def format_without_accuracy(lines: list[Line]) -> str | None:
+    """On the held-out problems format has risen and strict accuracy has not, by their 95 % (Wilson) intervals."""
+    start, *later = [line for line in lines if "heldout/strict_ci" in line] or [{}]
+    last = later[-HACKED_MEASUREMENTS:]
+    if len(last) < HACKED_MEASUREMENTS or "heldout/strict_ci" not in lines[-1]:
+        return None
+    if not all(_above(line, start, "format") and not _above(line, start, "strict") for line in last):
+        return None
+    first, now = (
+        {key: f"{line[f'heldout/{key}']:.0%}" for key in ("format", "strict")} for line in (start, last[-1])
+    )
+    return (
+        f"format rises and accuracy does not: held-out format {first['format']} → {now['format']}, strict "
+        f"{first['strict']} → {now['strict']}, whose 95 % interval (n={start['heldout/n']}) still overlaps the first "
+        f"at {HACKED_MEASUREMENTS} measurements in a row. It may be paid for something else than solving: read "
+        "completions/, and compare the rewards section with what is wanted"
+    )
+
+
+def _above(line: Line, start: Line, key: str) -> bool:
+    return line[f"heldout/{key}_ci"][0] > start[f"heldout/{key}_ci"][1]
