@@ -96,7 +96,8 @@ def run() -> int:
     tail: deque[str] = deque(maxlen=30)
     for line in child.stdout or ():
         print(line, end="", flush=True)
-        tail.append(line)
+        if not line.startswith('{"step"'):  # what went wrong is among the others
+            tail.append(line)
     code = child.wait()
     if os.environ["SM_CURRENT_HOST"] == json.loads(os.environ["SM_HOSTS"])[0] and out.exists():
         shutil.copytree(out, model_dir, ignore=shutil.ignore_patterns("checkpoints"), dirs_exist_ok=True)
