@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 
 SHOTS = (0, 2, 8)
-COMPLETIONS, TOKENS, STEPS = 32, 48, 2  # completions in a step; tokens of each; steps that are timed
+COMPLETIONS, TOKENS, STEPS = 32, 48, 1  # completions in a step; tokens of each; steps that are timed
 #: Completions in one loss pass: stock TRL one group at a time, since all 32 with 8 exemplars take over 24 GB; the kit
 #: all at once, since it computes what they share once a pass.
 ROWS = {"stock": 8, "kit": 32}
