@@ -4,6 +4,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ def grpo_config(recipe: Recipe, out: Path) -> Any:
         "bf16": on_gpu and pick_dtype(recipe.model.dtype) == torch.bfloat16,
         "use_cpu": not on_gpu,
         "dataloader_pin_memory": on_gpu,
+        "use_vllm": on_gpu and not recipe.model.load_in_4bit and find_spec("vllm") is not None,
+        "vllm_mode": "colocate",
         "ddp_find_unused_parameters": False,  # every weight takes part in every pass (shared_prefix.py sees to it)
     }
     unknown = [key for key in recipe.grpo if key not in GRPOConfig.__dataclass_fields__]

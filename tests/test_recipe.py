@@ -1,6 +1,9 @@
 """Recipes: each is read, resolved, written back, and built into the pinned libraries' config objects."""
 
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -113,3 +116,27 @@ def test_too_few_rows_are_refused(tmp_path: Path) -> None:
     recipe = load_recipe("smoke", [f"data.source={tmp_path}", "data.train_size=null"])
     with pytest.raises(UserError, match=f"{EXEMPLAR_POOL} are kept"):
         recipe.training_problems()
+
+
+@pytest.mark.parametrize("name, generates", [("gpu", True), ("gpu-qlora", False)])
+def test_vllm_generates_where_it_is_installed(
+    name: str, generates: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    import trl
+
+    from rlvr_kit.training import grpo_config
+
+    made = {}
+    vllm = ModuleType("vllm")
+    vllm.__spec__ = ModuleSpec("vllm", None)
+    monkeypatch.setitem(sys.modules, "vllm", vllm)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
+    fields = {"__dataclass_fields__": trl.GRPOConfig.__dataclass_fields__}
+    record = fields | {
+        "__init__": lambda self, **given: made.update(given)
+    }  # the real one would look for a GPU
+    monkeypatch.setattr(trl, "GRPOConfig", type("GRPOConfig", (), record))
+    grpo_config(load_recipe(name), tmp_path)
+    assert (made["use_vllm"], made["vllm_mode"]) == (generates, "colocate")
