@@ -34,7 +34,7 @@ def replay(lines: list[dict]) -> dict[str, str]:
     "sample, said",
     [
         ("cpu", {}),
-        ("hacked", {"warning/hacking": "step 12: .*format 47% → 100%, strict 19% → 25%, .*n=64"}),
+        ("hacked", {"warning/hacking": "step 9: .*format 47% → 100%, strict 19% → 3%, .*n=64"}),
         ("truncated", {"stopped": "step 8: .*from the start, .*raise grpo.max_completion_length"}),
         ("collapsed", {"stopped": "step 10: .*Earlier most did end, .*divide grpo.learning_rate"}),
     ],
