@@ -110,9 +110,14 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
                 top_k=self.top_k, stop=self.stop,
             )  # fmt: skip
         model.train()
-        pairs = zip(prompt_ids, completions, strict=True)
-        self._sampled_entropy = {(*ids, *completion.ids): completion.entropy for ids, completion in pairs}
-        return [completion.ids for completion in completions], None
+        # One that was cut before a stop string has ended, which TRL sees by nothing but its last token.
+        end = [self._tokenizer.eos_token_id]
+        written = [
+            c.ids + end if self.stop and not c.truncated and c.ids[-1:] != end else c.ids for c in completions
+        ]
+        sampled = zip(prompt_ids, written, completions, strict=True)
+        self._sampled_entropy = {(*prompt, *ids): c.entropy for prompt, ids, c in sampled}
+        return written, None
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """Give each loss pass whole groups. Their gradients are summed before the update, so order is free."""

@@ -139,6 +139,18 @@ def test_a_loss_pass_holds_whole_groups_and_those_that_teach_come_first(tmp_path
     assert idle == sorted(idle) and True in idle and False in idle
 
 
+def test_a_completion_cut_before_a_stop_string_counts_as_ended(tmp_path: Path) -> None:
+    trainer = make_trainer(SharedPrefixGRPOTrainer, tmp_path)
+    prompts = [TOKENIZER(PROMPTS[0])["input_ids"]] * 40
+    end = TOKENIZER.eos_token_id
+    for trainer.stop in ([], [chr(i) for i in range(97, 123)]):
+        torch.manual_seed(0)
+        written, _ = trainer._generate_single_turn(prompts, None, {})
+        cut_off = [ids for ids in written if ids[-1] != end]
+        assert all(len(ids) <= 8 for ids in written) and all(len(ids) == 8 for ids in cut_off)
+        assert (len(cut_off) < 30) == bool(trainer.stop)
+
+
 def test_it_steps_aside_from_a_model_type_it_is_not_proven_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
