@@ -35,7 +35,7 @@ def headline(summary: dict[str, Any]) -> list[str]:
     >>> headline(run.summary())[1]  # doctest: +SKIP
     '  Correct, strict   base 5.0% (2.7% to 9.0%)    tuned 40.0% (33.5% to 46.9%)'
     """
-    lines = [f"{summary['base']['n']} held-out problems, with 95 % intervals:"]
+    lines = [f"{summary['base']['n']} test problems, with 95 % intervals:"]
     lines += [f"  {name:<17} base {base:<24} tuned {tuned}" for name, base, tuned in _table(summary)]
     return [*lines, _costs(summary)]
 

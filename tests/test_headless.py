@@ -127,7 +127,7 @@ def test_report_shows_the_figures_of_the_summary_first(finished):
     run, _ = finished
     page = BeautifulSoup((run / "report.html").read_text(), "html.parser")
     table = page.main.find("table").get_text(" ")
-    assert "Of 40 held-out problems" in table
+    assert "Of 40 test problems" in table
     for side in json.loads((run / "summary.json").read_text()).values():
         if isinstance(side, dict):
             low, high = side["strict_ci"]
