@@ -1,10 +1,10 @@
 """Reinforcement learning with verifiable rewards, small enough to read.
 
 The modules, in the order in which data flows: verifier, gsm8k, word_problems, prompts, rewards, scoring, recipe,
-models, prompt_tree, generation, statistics, runs, evaluation, sizing, planning, shared_prefix, guards, callbacks,
-training, plots, live, doctor. As a SageMaker job: sagemaker_account, sagemaker_plan, sagemaker_jobs, container,
-rehearsal, lambda_reward. The notebooks as a whole: headless, report. Importing the package loads none of the heavy
-libraries.
+models, prompt_tree, row_cache, generation, statistics, runs, evaluation, sizing, planning, shared_prefix, guards,
+callbacks, training, plots, live, doctor. As a SageMaker job: sagemaker_account, sagemaker_plan, sagemaker_jobs,
+container, rehearsal, lambda_reward. The notebooks as a whole: headless, report. Importing the package loads none of
+the heavy libraries.
 """
 
 import os

@@ -7,13 +7,13 @@ together, a token a step: the keys of the common beginning are kept once, the ot
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from rlvr_kit.prompt_tree import prompt_tree
+from rlvr_kit.prompt_tree import additive, prompt_tree
+from rlvr_kit.row_cache import RowCache, TreeRecorder, few_rows, row_attention
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -33,86 +33,6 @@ class Completion:
     def tokens(self) -> int:
         """How many tokens were sampled."""
         return len(self.ids)
-
-
-class _RowCache:
-    """Keys and values of one decoding batch: the common beginning once, then a buffer of its own for each row.
-
-    It stands in for a transformers cache (``update`` is all that a Llama or Qwen2 attention asks of one) and keeps the
-    common part out of the buffers, so that its memory does not grow with the number of rows.
-    """
-
-    def __init__(self, length: int) -> None:
-        self.length = length
-        self.common: list[tuple[Tensor, Tensor]] = []
-        self.own: list[tuple[Tensor, Tensor]] = []
-
-    def update(
-        self, keys: Tensor, values: Tensor, layer: int, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        own_keys, own_values = self.own[layer]
-        own_keys[:, :, self.length - 1], own_values[:, :, self.length - 1] = keys[:, :, 0], values[:, :, 0]
-        return own_keys[:, :, : self.length], own_values[:, :, : self.length]
-
-    def get_seq_length(self, *args: Any) -> int:
-        return self.length
-
-    def keep(self, rows: Tensor) -> None:
-        """Drop all rows but these."""
-        self.own = [(keys[rows], values[rows]) for keys, values in self.own]
-
-
-class _TreeRecorder:
-    """Collects the keys and values of a packed prompt tree while the model reads it."""
-
-    def __init__(self) -> None:
-        self.layers: list[tuple[Tensor, Tensor]] = []
-
-    def update(
-        self, keys: Tensor, values: Tensor, layer: int, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        self.layers.append((keys, values))
-        return keys, values
-
-    def get_seq_length(self, *args: Any) -> int:
-        return 0
-
-
-def _attend(
-    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, scaling: float,
-    rows: _RowCache, **_: Any,
-) -> tuple[Tensor, None]:  # fmt: skip
-    """One decoding step of attention: query (R, H, 1, D) over the common beginning and each row's own keys.
-
-    The common part is one matrix product for all rows; its keys (1, H_kv, L, D) are read once, not once a row.
-    """
-    count, heads, _, width = query.shape
-    kv_heads = key.shape[1]
-    grouped = query.view(count, kv_heads, heads // kv_heads, width) * scaling
-    common_keys, common_values = rows.common[module.layer_idx]
-    stacked = grouped.transpose(0, 1).reshape(kv_heads, heads // kv_heads * count, width)
-    common_scores = (stacked @ common_keys[0].transpose(1, 2)).view(kv_heads, count, heads // kv_heads, -1)
-    own_scores = grouped @ key.transpose(2, 3) + attention_mask
-    scores = (
-        torch.cat([common_scores.transpose(0, 1), own_scores], dim=-1).float().softmax(dim=-1).to(query.dtype)
-    )
-    from_common, from_own = scores.split([common_scores.shape[-1], own_scores.shape[-1]], dim=-1)
-    mixed = from_common.transpose(0, 1).reshape(*stacked.shape[:2], common_keys.shape[2]) @ common_values[0]
-    output = from_own @ value + mixed.view(kv_heads, count, heads // kv_heads, width).transpose(0, 1)
-    return output.reshape(count, 1, heads, width), None
-
-
-@contextmanager
-def _row_attention(model: "PreTrainedModel") -> Iterator[None]:
-    from transformers import AttentionInterface
-
-    AttentionInterface.register("rlvr_kit_rows", _attend)
-    before = model.config._attn_implementation
-    model.config._attn_implementation = "rlvr_kit_rows"
-    try:
-        yield
-    finally:
-        model.config._attn_implementation = before
 
 
 @contextmanager
@@ -138,26 +58,6 @@ def merged_adapter(model: "PreTrainedModel") -> Iterator["PreTrainedModel"]:
     finally:
         for layer, weight in zip(layers, plain, strict=True):
             layer.base_layer.weight.data = weight
-
-
-@contextmanager
-def _few_rows(model: "PreTrainedModel") -> Iterator[None]:
-    """On a CPU, compute each linear layer as (W xᵀ)ᵀ: with few rows that is faster than x Wᵀ."""
-
-    def product(layer: torch.nn.Linear, x: Tensor) -> Tensor:
-        output = (layer.weight @ x.reshape(-1, x.shape[-1]).t()).t()
-        return (output if layer.bias is None else output + layer.bias).reshape(*x.shape[:-1], -1)
-
-    layers = [
-        module for module in model.modules() if type(module) is torch.nn.Linear and not module.weight.is_cuda
-    ]
-    for layer in layers:
-        layer.forward = partial(product, layer)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            del layer.forward
 
 
 def pick_tokens(
@@ -195,16 +95,13 @@ def decode(
     """Sample one completion for each entry of ``owners``, the index of its prompt (token ids) in ``prompts``."""
     device = model.device
     tree = prompt_tree(prompts, device=device)
-    recorder = _TreeRecorder()
+    recorder = TreeRecorder()
     end_tokens = model.generation_config.eos_token_id
     end_tokens = set(end_tokens if isinstance(end_tokens, list) else [end_tokens]) | {tokenizer.eos_token_id}
-    mask = torch.zeros(tree.mask.shape, dtype=model.dtype, device=device).masked_fill_(
-        ~tree.mask, float("-inf")
-    )
     hidden = model.base_model(
         input_ids=tree.ids,
         position_ids=tree.positions,
-        attention_mask=mask,
+        attention_mask=additive(tree.mask, model.dtype),
         past_key_values=recorder,
         use_cache=True,
     ).last_hidden_state[0]
@@ -220,7 +117,7 @@ def decode(
         span = tree.spans[owner]
         gather[row, longest - len(span) :] = torch.arange(span.start, span.stop, device=device)
         own_mask[row, ..., : longest - len(span)] = torch.finfo(model.dtype).min
-    cache = _RowCache(longest)
+    cache = RowCache(longest)
     for keys, values in recorder.layers:
         cache.common.append(
             (keys[:, :, : tree.common].contiguous(), values[:, :, : tree.common].contiguous())
@@ -237,7 +134,7 @@ def decode(
     live = list(range(rows))
     written: list[list[int]] = [[] for _ in owners]
     entropies = [0.0] * rows
-    with _row_attention(model), _few_rows(model):
+    with row_attention(model), few_rows(model):
         for step in range(max_new_tokens):
             tokens, step_entropies = pick_tokens(logits, temperature, top_p, top_k, noise)
             finished = []

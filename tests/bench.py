@@ -69,7 +69,7 @@ def train_side(side: str, shots: int) -> dict[str, Any]:
     """Seconds of a step (sampling, learning) and peak memory; for the kit also how far it is from stock TRL."""
     from transformers import TrainerCallback
 
-    from rlvr_kit.training import peak_memory_gib
+    from rlvr_kit.sizing import peak_memory_gib
 
     trainer = make_trainer(side, shots)
     trainer._save_checkpoint = lambda *_: None
