@@ -1,8 +1,8 @@
 """Reinforcement learning with verifiable rewards, small enough to read.
 
 The modules, in the order in which data flows: verifier, gsm8k, word_problems, prompts, rewards, scoring, recipe,
-models, prompt_tree, row_cache, generation, statistics, runs, evaluation, sizing, planning, shared_prefix, guards,
-callbacks, training, plots, live, doctor. As a SageMaker job: sagemaker_account, sagemaker_plan, sagemaker_jobs,
+models, prompt_tree, decoding, generation, statistics, runs, evaluation, sizing, planning, token_logps, shared_prefix,
+guards, callbacks, training, plots, live, doctor. As a SageMaker job: sagemaker_account, sagemaker_plan, sagemaker_jobs,
 container, rehearsal, lambda_reward. The notebooks as a whole: headless, report. Importing the package loads none of
 the heavy libraries.
 """

@@ -1,22 +1,23 @@
 """Sampling completions, with everything that prompts share computed once.
 
-The prompts of a batch go through the model once, as a tree (prompt_tree.py). Then all completions are decoded
-together, a token a step: the keys of the common beginning are kept once, the others once a completion.
+The completions of a batch are decoded together, a token a step (decoding.py), each until its end token, a stop string
+or the limit.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from transformers.utils import logging
 
-from rlvr_kit.prompt_tree import additive, prompt_tree
-from rlvr_kit.row_cache import RowCache, TreeRecorder, few_rows, row_attention
+from rlvr_kit.decoding import PlainRows, SharedRows, merged_adapter, reason_not_to_share
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,37 +28,12 @@ class Completion:
     ids: list[int] = field(repr=False)
     truncated: bool
     entropy: float = 0.0
-    """Mean entropy of the sampling distribution over the completion's tokens, in nats."""
+    """Mean entropy of the sampling distribution over the completion's tokens, in nats; 0 where it was greedy."""
 
     @property
     def tokens(self) -> int:
         """How many tokens were sampled."""
         return len(self.ids)
-
-
-@contextmanager
-def merged_adapter(model: "PreTrainedModel") -> Iterator["PreTrainedModel"]:
-    """Decode with LoRA added into the weights, which saves two small products a layer a token.
-
-    The weights are put back as they were, to the bit (merging and unmerging in place would drift by rounding).
-    """
-    from peft import PeftModel
-    from peft.tuners.lora import Linear
-
-    if not isinstance(model, PeftModel):
-        yield model
-        return
-    layers = [module for module in model.modules() if isinstance(module, Linear)]
-    plain = [layer.base_layer.weight.data for layer in layers]
-    for layer, weight in zip(layers, plain, strict=True):
-        delta = layer.get_delta_weight(layer.active_adapters[0])
-        layer.base_layer.weight.data = weight + delta.to(weight.dtype)
-    try:
-        with model.disable_adapter():
-            yield model.get_base_model()
-    finally:
-        for layer, weight in zip(layers, plain, strict=True):
-            layer.base_layer.weight.data = weight
 
 
 def pick_tokens(
@@ -67,7 +43,9 @@ def pick_tokens(
     from transformers import TopKLogitsWarper, TopPLogitsWarper
 
     logits = logits.float().contiguous()
-    if temperature not in (0.0, 1.0):
+    if temperature == 0:
+        return logits.argmax(dim=-1), logits.new_zeros(len(logits))
+    if temperature != 1:
         logits = logits / temperature
     if top_k:
         logits = TopKLogitsWarper(top_k, filter_value=-1e9)(None, logits)
@@ -79,8 +57,6 @@ def pick_tokens(
     cumulated = weights.cumsum(dim=-1)
     total = cumulated[:, -1:]
     entropies = (total.log() - torch.linalg.vecdot(weights, logits)[:, None] / total)[:, 0]
-    if temperature == 0:
-        return logits.argmax(dim=-1), entropies
     # Just under 1, so that rounding never lands behind the last token.
     point = torch.rand(total.shape, generator=noise, device=total.device) * (1 - 1e-6) * total
     return torch.searchsorted(cumulated, point, right=True)[:, 0], entropies
@@ -93,75 +69,37 @@ def decode(
     noise: torch.Generator | None = None,
 ) -> list[Completion]:  # fmt: skip
     """Sample one completion for each entry of ``owners``, the index of its prompt (token ids) in ``prompts``."""
-    device = model.device
-    tree = prompt_tree(prompts, device=device)
-    recorder = TreeRecorder()
     end_tokens = model.generation_config.eos_token_id
     end_tokens = set(end_tokens if isinstance(end_tokens, list) else [end_tokens]) | {tokenizer.eos_token_id}
-    hidden = model.base_model(
-        input_ids=tree.ids,
-        position_ids=tree.positions,
-        attention_mask=additive(tree.mask, model.dtype),
-        past_key_values=recorder,
-        use_cache=True,
-    ).last_hidden_state[0]
-    # A prompt that is wholly common ends at the last common token.
-    last = torch.tensor([(span.stop if len(span) else tree.common) - 1 for span in tree.spans], device=device)
-    logits = model.get_output_embeddings()(hidden[last[torch.tensor(owners, device=device)]])
+    if reason := reason_not_to_share(model):
+        logger.warning_once(f"shared prompts are not computed once in sampling: {reason}")
+    rows = (PlainRows if reason else SharedRows)(model, prompts, owners, max_new_tokens)
 
-    rows = len(owners)
-    longest = max(len(span) for span in tree.spans)
-    gather = torch.zeros(rows, longest, dtype=torch.long, device=device)
-    own_mask = torch.zeros(rows, 1, 1, longest + max_new_tokens, dtype=model.dtype, device=device)
-    for row, owner in enumerate(owners):
-        span = tree.spans[owner]
-        gather[row, longest - len(span) :] = torch.arange(span.start, span.stop, device=device)
-        own_mask[row, ..., : longest - len(span)] = torch.finfo(model.dtype).min
-    cache = RowCache(longest)
-    for keys, values in recorder.layers:
-        cache.common.append(
-            (keys[:, :, : tree.common].contiguous(), values[:, :, : tree.common].contiguous())
-        )
-        buffers = []
-        for packed in (keys, values):
-            buffer = packed.new_empty(rows, packed.shape[1], longest + max_new_tokens, packed.shape[3])
-            buffer[:, :, :longest] = packed[0][:, gather].transpose(0, 1)
-            buffers.append(buffer)
-        cache.own.append((buffers[0], buffers[1]))
-    positions = torch.tensor([len(prompts[owner]) for owner in owners], device=device)
-
-    active = list(range(rows))  # rows still being written; cache row i belongs to live[i]
-    live = list(range(rows))
+    active = list(range(len(owners)))  # completions still being written; row i writes completion live[i]
+    live = list(range(len(owners)))
     written: list[list[int]] = [[] for _ in owners]
-    entropies = [0.0] * rows
-    with row_attention(model), few_rows(model):
-        for step in range(max_new_tokens):
-            tokens, step_entropies = pick_tokens(logits, temperature, top_p, top_k, noise)
-            finished = []
-            for row, token, entropy in zip(live, tokens.tolist(), step_entropies.tolist(), strict=True):
-                if row not in active:
-                    continue
-                written[row].append(token)
-                entropies[row] += entropy
-                tail = tokenizer.decode(written[row][-16:]) if stop else ""
-                if token in end_tokens or any(text in tail for text in stop):
-                    finished.append(row)
-            active = [row for row in active if row not in finished]
-            if not active or step == max_new_tokens - 1:
-                break
-            # Dropping finished rows copies the buffers, so it waits until a quarter of them are done.
-            if len(active) <= 0.75 * len(live):
-                kept = torch.tensor([i for i, row in enumerate(live) if row in set(active)], device=device)
-                live = [live[i] for i in kept.tolist()]
-                cache.keep(kept)
-                tokens, positions, own_mask = tokens[kept], positions[kept], own_mask[kept]
-            cache.length += 1
-            hidden = model.base_model(
-                input_ids=tokens[:, None], position_ids=positions[:, None], past_key_values=cache,
-                attention_mask=own_mask[..., : cache.length], use_cache=True, rows=cache,
-            ).last_hidden_state  # fmt: skip
-            logits = model.get_output_embeddings()(hidden[:, 0])
-            positions = positions + 1
+    entropies = [0.0] * len(owners)
+    for step in range(max_new_tokens):
+        tokens, step_entropies = pick_tokens(rows.logits, temperature, top_p, top_k, noise)
+        finished = []
+        for row, token, entropy in zip(live, tokens.tolist(), step_entropies.tolist(), strict=True):
+            if row not in active:
+                continue
+            written[row].append(token)
+            entropies[row] += entropy
+            tail = tokenizer.decode(written[row][-16:]) if stop else ""
+            if token in end_tokens or any(text in tail for text in stop):
+                finished.append(row)
+        active = [row for row in active if row not in finished]
+        if not active or step == max_new_tokens - 1:
+            break
+        # Dropping finished rows copies the caches, so it waits until a quarter of them are done.
+        if len(active) <= 0.75 * len(live):
+            kept = torch.tensor([i for i, row in enumerate(live) if row in set(active)], device=model.device)
+            live = [live[i] for i in kept.tolist()]
+            rows.keep(kept)
+            tokens = tokens[kept]
+        rows.write(tokens)
     return [
         _completion(tokenizer, ids, total, end_tokens, stop)
         for ids, total in zip(written, entropies, strict=True)

@@ -6,7 +6,8 @@ token attends to its ancestors only, which is what a causal model computes for e
 Grouper, arXiv 2506.05433). Sampling (generation.py) and the loss (shared_prefix.py) both use it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from os.path import commonprefix
@@ -137,7 +138,11 @@ def tree_attention(
     if branches is None:
         return own_attention(query, key, value, attention_mask)
     first, (_, heads, _, width), kv_heads = branches.first, query.shape, key.shape[1]
-    prompts, _ = own_attention(query[:, :, :first], key[:, :, :first], value[:, :, :first], attention_mask)
+    prompts = query.new_empty(1, 0, heads, width)
+    if first:
+        prompts, _ = own_attention(
+            query[:, :, :first], key[:, :, :first], value[:, :, :first], attention_mask
+        )
     rows, group = branches.mask.shape[0], heads // kv_heads
 
     def gather(packed: Tensor, places: Tensor) -> Tensor:
@@ -161,3 +166,21 @@ def use_tree_attention(model: Any) -> None:
     AttentionInterface.register("rlvr_kit_tree", tree_attention)
     AttentionMaskInterface.register("rlvr_kit_tree", sdpa_mask)
     model.config._attn_implementation = "rlvr_kit_tree"
+
+
+@contextmanager
+def tree_attended(model: Any) -> Iterator[None]:
+    """Let the model attend by :func:`tree_attention` for a while."""
+    before = model.config._attn_implementation
+    use_tree_attention(model)
+    try:
+        yield
+    finally:
+        model.config._attn_implementation = before
+
+
+def not_proven(config: Any) -> str | None:
+    """Why a model with this config cannot read a tree, if so."""
+    if config.model_type not in PROVEN_MODEL_TYPES or getattr(config, "use_sliding_window", False):
+        return f"it is proven on {' and '.join(PROVEN_MODEL_TYPES)} models, this is {config.model_type}"
+    return None

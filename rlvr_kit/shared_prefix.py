@@ -5,8 +5,6 @@ in the loss. Both lay prompts and completions out as a tree (prompt_tree.py), so
 goes through the model once, forwards and backwards. The numbers are those of stock TRL, to rounding.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,14 +13,18 @@ from torch import Tensor
 from trl import GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
-from rlvr_kit.generation import decode, merged_adapter
+from rlvr_kit.decoding import merged_adapter
+from rlvr_kit.generation import decode
 from rlvr_kit.prompt_tree import (
-    PROVEN_MODEL_TYPES,
+    PromptTree,
     additive,
     branch_attention,
+    not_proven,
     prompt_tree,
     use_tree_attention,
 )
+from rlvr_kit.sizing import reuse_freed_memory
+from rlvr_kit.token_logps import hidden_states_as_logits, logits_only_from, token_logps
 
 logger = get_logger(__name__)
 
@@ -45,21 +47,6 @@ def _groups_together(batches: list[dict[str, Tensor]]) -> list[dict[str, Tensor]
     return split_tensor_dict(rows, len(batches))
 
 
-@contextmanager
-def _only_from(first: int, model: Any) -> Iterator[None]:
-    """Let the model's head see the hidden states from position ``first`` on: the rest has nothing to predict."""
-
-    def cut(module: torch.nn.Module, inputs: Any, outputs: Any) -> None:
-        outputs.last_hidden_state = outputs.last_hidden_state[:, first:]
-
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    hook = causal.base_model.register_forward_hook(cut)
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
 class SharedPrefixGRPOTrainer(GRPOTrainer):
     """``trl.GRPOTrainer`` that computes shared prompts once and skips groups that teach nothing.
 
@@ -77,6 +64,7 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
         self.stop: list[str] = []
         self._teaches: Tensor | None = None
         self._sampled_entropy: dict[tuple[int, ...], float] = {}
+        reuse_freed_memory()
         self.steps_aside = self._reason_to_step_aside()
         if self.steps_aside:
             logger.warning("shared prompts are not computed once here: %s", self.steps_aside)
@@ -84,16 +72,13 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
             use_tree_attention(self.model)
 
     def _reason_to_step_aside(self) -> str | None:
-        model_type = self.model.config.model_type
         if self.use_vllm:
             return "vLLM generates, and shares prefixes itself"
         if self.use_transformers_continuous_batching or self.rollout_func is not None or self.tools:
             return "completions come from another generator"
-        if model_type not in PROVEN_MODEL_TYPES or getattr(self.model.config, "use_sliding_window", False):
-            return f"it is proven on {' and '.join(PROVEN_MODEL_TYPES)} models, this is {model_type}"
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             return "weights are sharded over processes"
-        return None
+        return not_proven(self.model.config)
 
     def _generate_single_turn(
         self, prompt_ids: list, images: Any, multimodal_fields: dict, *args: Any
@@ -185,20 +170,38 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
         ]
         tree = prompt_tree([prompt[:-1] for prompt in distinct], branches, device=input_ids.device)
         # Branches lie behind all prompts, and each of their tokens predicts one of a completion.
-        first, device, config = tree.branches[0].start, tree.ids.device, self.model.config
-        labels = torch.tensor([[token for completion in completions for token in completion]], device=device)
-        with self.accelerator.autocast(), _only_from(first, self.accelerator.unwrap_model(model)):
-            autocast = torch.is_autocast_enabled(device.type)
-            dtype = torch.get_autocast_dtype(device.type) if autocast else self.model.dtype
-            outputs = model(
-                input_ids=tree.ids, position_ids=tree.positions, attention_mask=additive(tree.mask, dtype),
-                branches=branch_attention(tree, config.num_attention_heads // config.num_key_value_heads, dtype),
-                shift_labels=labels, fused_lm_head=True,
-            )  # fmt: skip
-        logps = logps.to(outputs.log_probs.dtype)
+        first, device = tree.branches[0].start, tree.ids.device
+        labels = torch.tensor([token for completion in completions for token in completion], device=device)
+        token_logprobs, token_entropies = self._branch_logps(model, tree, first, labels)
+        logps = logps.to(token_logprobs.dtype)
         for i, span in zip(rows, tree.branches, strict=True):
             own = slice(span.start - first, span.stop - first)
             place = (torch.tensor(i), torch.arange(len(span)))
-            logps = logps.index_put(place, outputs.log_probs[0, own])
-            entropies = entropies.index_put(place, outputs.entropy[0, own].to(entropies.dtype))
+            logps = logps.index_put(place, token_logprobs[own])
+            entropies = entropies.index_put(place, token_entropies[own].to(entropies.dtype))
         return logps, entropies, None
+
+    def _branch_logps(
+        self, model: torch.nn.Module, tree: PromptTree, first: int, labels: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and entropies of the labels, one for each token of the tree from ``first`` on."""
+        causal = self.accelerator.unwrap_model(model)
+        causal = causal.get_base_model() if hasattr(causal, "get_base_model") else causal
+        head, config = causal.get_output_embeddings(), causal.config
+        # Where its weights are trained, or Triton is at hand, TRL's own chunked head does the same.
+        frozen = type(head) is torch.nn.Linear and head.bias is None and not head.weight.requires_grad
+        with self.accelerator.autocast():
+            autocast = torch.is_autocast_enabled(labels.device.type)
+            dtype = torch.get_autocast_dtype(labels.device.type) if autocast else causal.dtype
+            group = config.num_attention_heads // config.num_key_value_heads
+            inputs = {
+                "input_ids": tree.ids, "position_ids": tree.positions, "attention_mask": additive(tree.mask, dtype),
+                "branches": branch_attention(tree, group, dtype),
+            }  # fmt: skip
+            if frozen and labels.device.type == "cpu" and not self._entropy_bonus_enabled:
+                with hidden_states_as_logits(causal):
+                    hidden = model(**inputs, use_cache=False, logits_to_keep=len(labels)).logits[0]
+                return token_logps(hidden, head.weight, labels, self.temperature)
+            with logits_only_from(first, causal):
+                outputs = model(**inputs, shift_labels=labels[None], fused_lm_head=True)
+        return outputs.log_probs[0], outputs.entropy[0]

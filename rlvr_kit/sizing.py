@@ -1,6 +1,7 @@
 """What a recipe takes: tokens of its prompts, memory by part, seconds of a step. planning.py judges them."""
 
 import contextlib
+import ctypes
 import io
 import resource
 import sys
@@ -152,6 +153,18 @@ def machine_memory() -> tuple[float, str]:
     if torch.cuda.is_available():
         return torch.cuda.get_device_properties(0).total_memory / GIB, torch.cuda.get_device_name()
     return memory_gib()[0], "this machine, no GPU"
+
+
+def reuse_freed_memory() -> None:
+    """Let this process keep the memory that tensors free for the next ones, where its C library is glibc.
+
+    Otherwise large tensors go back to the system and come again page by page, zeroed, several gigabytes a training
+    step (mallopt(3): M_MMAP_MAX, M_TRIM_THRESHOLD). The peak stays what it was.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(-4, 0)  # M_MMAP_MAX: no tensor is mapped on its own
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: nothing at the heap's end is returned
 
 
 def peak_memory_gib() -> float:

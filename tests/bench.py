@@ -13,12 +13,17 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-SHOTS = (0, 2, 8)
-COMPLETIONS, TOKENS, STEPS = 32, 48, 1  # completions in a step; tokens of each; steps that are timed
+STEPS = {
+    0: 3,
+    2: 1,
+    8: 1,
+}  # exemplars in the prompt: steps that are timed, the first one with all that it warms up
+COMPLETIONS, TOKENS = 32, 48  # completions in a step; tokens of each
 #: Completions in one loss pass: stock TRL one group at a time, since all 32 with 8 exemplars take over 24 GB; the kit
 #: all at once, since it computes what they share once a pass.
 ROWS = {"stock": 8, "kit": 32}
-EVALUATED, BATCH_SIZES = {0: 96, 8: 32}, (8, 32)  # problems; what plain generation may choose from
+#: Exemplars: problems, batch size of the kit, batch sizes that plain generation may choose from.
+EVALUATED = {0: (96, 96, (32, 96)), 8: (32, 32, (8, 32))}
 
 
 def recipe_with(shots: int, rows: int) -> Any:
@@ -32,7 +37,7 @@ def recipe_with(shots: int, rows: int) -> Any:
         "data.max_steps=3",
         f"prompt.shots={shots}",
         f"grpo.max_completion_length={TOKENS}",
-        f"grpo.max_steps={STEPS}",
+        f"grpo.max_steps={STEPS[shots]}",
     ]
     return load_recipe("cpu", [*batch, *length])
 
@@ -127,9 +132,9 @@ def evaluate_side(side: str, shots: int) -> dict[str, Any]:
     from rlvr_kit.generation import generate
     from rlvr_kit.models import load_policy, load_tokenizer
 
-    recipe = recipe_with(shots, 8)
+    recipe, (count, batch_size, plain_sizes) = recipe_with(shots, 8), EVALUATED[shots]
     policy, tokenizer = load_policy("bundled").eval(), load_tokenizer("bundled")
-    template, questions = recipe.template(), recipe.test_problems()["question"][: EVALUATED[shots]]
+    template, questions = recipe.template(), recipe.test_problems()["question"][:count]
     prompts = sorted((template.render(tokenizer, q) for q in questions), key=len, reverse=True)
     tokenizer.padding_side, found = "left", {}
 
@@ -139,7 +144,7 @@ def evaluate_side(side: str, shots: int) -> dict[str, Any]:
             ids = policy.generate(**batch, max_new_tokens=TOKENS, do_sample=False, top_p=None, top_k=None)
         return ids[:, batch["input_ids"].shape[1] :].tolist()
 
-    for size in (32,) if side == "kit" else BATCH_SIZES:
+    for size in (batch_size,) if side == "kit" else plain_sizes:
         began = time.perf_counter()
         if side == "kit":
             done = [
@@ -170,7 +175,7 @@ def main() -> None:
     from rich.table import Table
 
     training, evaluation = [], []
-    for shots in SHOTS:
+    for shots in STEPS:
         stock, kit = side_by_side("train", shots)
         training.append({
             "shots": shots, "prompt_tokens": kit["prompt"],
@@ -183,7 +188,7 @@ def main() -> None:
         stock, kit = side_by_side("evaluate", shots)
         same = sum(a == b for a, b in zip(stock["texts"], kit["texts"], strict=True))
         evaluation.append({
-            "shots": shots, "n": EVALUATED[shots], "stock_problems_per_s": stock["rate"],
+            "shots": shots, "n": EVALUATED[shots][0], "stock_problems_per_s": stock["rate"],
             "stock_batch_size": stock["batch"], "kit_problems_per_s": kit["rate"],
             "ratio": kit["rate"] / stock["rate"], "same_completions": same,
         })  # fmt: skip

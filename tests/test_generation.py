@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from rlvr_kit.generation import decode, generate, merged_adapter, pick_tokens
+from rlvr_kit.decoding import merged_adapter, reason_not_to_share
+from rlvr_kit.generation import decode, generate, pick_tokens
 from rlvr_kit.models import load_policy, load_tokenizer
 
 TOKENIZER = load_tokenizer("tiny-random")
@@ -115,8 +116,61 @@ def test_decoding_with_lora_uses_the_adapter_and_leaves_the_weights_as_they_were
     ids = TOKENIZER(PROMPTS[1], return_tensors="pt")["input_ids"]
     expected = model(ids).logits
     with merged_adapter(model) as policy:
+        assert reason_not_to_share(policy) is None
         torch.testing.assert_close(policy(ids).logits, expected, rtol=1e-4, atol=1e-4)
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
     [[ours]] = generate(model, TOKENIZER, [PROMPTS[1]], max_new_tokens=8)
     theirs = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False)
     assert ours.ids == theirs[0, ids.shape[1] :].tolist()
+
+
+@pytest.mark.parametrize(
+    "lora",
+    [
+        {"target_modules": ["q_proj", "embed_tokens"]},
+        {"target_modules": "all-linear", "use_dora": True},
+        {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+    ],
+    ids=["embedding", "DoRA", "saved module"],
+)
+def test_an_adapter_that_cannot_be_merged_is_sampled_from_all_the_same(lora: dict) -> None:
+    """A policy must never be sampled without what it has learned."""
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(tiny("llama"), LoraConfig(r=4, init_lora_weights=False, **lora)).eval()
+    for name, weight in model.named_parameters():
+        if "modules_to_save" in name or "lora_B" in name or "embedding" in name:
+            torch.nn.init.normal_(weight.data, std=0.5)
+    check_against_transformers(model)
+    with model.disable_adapter():
+        base = generate(model, TOKENIZER, PROMPTS, max_new_tokens=8)
+    assert [c.ids for [c] in generate(model, TOKENIZER, PROMPTS, max_new_tokens=8)] != [c.ids for [c] in base]
+
+
+@pytest.mark.parametrize("kind", ["mistral", "gemma2", "qwen3", "gpt2"])
+def test_other_architectures_are_decoded_by_their_own_forward_pass(kind: str) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shape = dict(
+        vocab_size=len(TOKENIZER), hidden_size=32, intermediate_size=48, num_hidden_layers=2, head_dim=8,
+        num_attention_heads=4, num_key_value_heads=2, eos_token_id=TOKENIZER.eos_token_id,
+        pad_token_id=TOKENIZER.pad_token_id, bos_token_id=None, initializer_range=0.3,
+    )  # fmt: skip
+    if kind in ("mistral", "gemma2"):
+        shape["sliding_window"] = 6  # shorter than the prompts, so that ignoring it would show
+    if kind == "gpt2":
+        shape.pop("intermediate_size"), shape.pop("num_key_value_heads"), shape.pop("head_dim")
+    torch.manual_seed(0)
+    check_against_transformers(AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **shape)).eval())
+
+
+def check_against_transformers(model: torch.nn.Module) -> None:
+    """Greedy completions of a batch, some ending before others, are those of one prompt at a time."""
+    for prompt, [completion] in zip(
+        PROMPTS, generate(model, TOKENIZER, PROMPTS, max_new_tokens=8), strict=True
+    ):
+        ids = TOKENIZER(prompt, return_tensors="pt")["input_ids"]
+        theirs = model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False
+        )
+        assert completion.ids == theirs[0, ids.shape[1] :].tolist()
