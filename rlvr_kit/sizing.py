@@ -94,6 +94,7 @@ def memory_by_part(
     from transformers import AutoModelForCausalLM
 
     from rlvr_kit.models import pick_dtype
+    from rlvr_kit.token_logps import ROWS
     from rlvr_kit.training import lora_config
 
     gpu = gpu or torch.cuda.is_available()
@@ -120,7 +121,8 @@ def memory_by_part(
     checkpointing = all(recipe.grpo.get(key, True) for key in keys)
     activations = positions * size * (kept + layers * config.hidden_size if checkpointing else layers * kept)
     cache = 2 * layers * kv * size * (common + sampled * (own + completion))
-    tiles = 3 * 4 * min(config.vocab_size, 32768) * min(positions, 4096)  # TRL scores the vocabulary in tiles
+    scored = ROWS if lora and tree and not gpu else min(positions, 4096)  # tokens scored at once
+    tiles = 3 * 4 * min(config.vocab_size, 49152) * scored  # logits, their exponentials, and one more of the kind
     draws = 4 * 4 * config.vocab_size * sampled  # logits, their softmax, and the noise that samples from it
     bytes_of = {
         "libraries": 0.0 if gpu else LIBRARIES,
@@ -128,7 +130,7 @@ def memory_by_part(
         "reference model": float(total * size) if recipe.grpo.get("beta") and not lora else 0.0,
         "gradients": float(trained * train_size),
         "optimizer": 2.0 * trained * (1 if "8bit" in str(recipe.grpo.get("optim")) else train_size),
-        "activations": float(activations + tree * positions**2 * (1 + 2 * size)),
+        "activations": float(activations + tree * (common + prompts * own) ** 2 * (1 + size)),
         "key-value cache": float(cache),
         "weights with LoRA merged": float(linear * size) if lora and tree and not four_bit else 0.0,
         "logits": float(max(tiles, draws)),
