@@ -44,7 +44,7 @@ run: setup  ## the whole tutorial with a real model on this machine, and a repor
 test: setup  ## every test, and every notebook executed with a tiny model: under 10 minutes on two cores
 	$(PY) -m pytest -n 2 --dist worksteal
 
-bench: setup  ## the kit against stock TRL and plain generation, on this machine: about 15 minutes on two cores
+bench: setup  ## the kit against stock TRL and plain generation, on this machine: about 20 minutes on two cores
 	$(PY) tests/bench.py
 
 check: setup  ## the quick loop: lint, format, types, and that the notebooks are clean and small
