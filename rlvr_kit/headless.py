@@ -103,7 +103,7 @@ def _training_shown(out: Path) -> Iterator[None]:
     over = threading.Event()
 
     def watch() -> None:
-        shown = (0.0, "")
+        shown = (time.time(), "")  # what an earlier notebook trained is no news
         while not over.wait(SHOWN_EVERY):
             logs = [(log.stat().st_mtime, str(log)) for log in out.rglob("log.jsonl")]
             if logs and (last := max(logs)) > shown:

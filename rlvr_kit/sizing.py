@@ -86,8 +86,9 @@ def memory_by_part(
     """GiB on one device at worst, by part and "at once"; and the parameters, ``all`` and ``trained``.
 
     ``rows`` completions are in one loss pass, ``sampled`` are sampled at once in groups of ``group``.
-    ``gpu``: on a GPU, whatever machine this is, which is not measured here. On a CPU the estimate was between
-    5 % below and 10 % above the peaks of five runs of SmolLM2-135M (LoRA, all weights, checkpointing, 4 shots).
+    ``gpu``: on a GPU, whatever machine this is, which is not measured here. On a CPU the peaks of five runs of
+    SmolLM2-135M with LoRA (16 and 32 rows, 24 and 48 tokens, 0, 2 and 8 shots) were between 25 % below and 3 % above
+    the estimate; a notebook that had also evaluated and timed a step in the same process held 0.5 GiB more than it.
     """
     import torch
     from peft import get_peft_model
@@ -120,6 +121,8 @@ def memory_by_part(
     keys = ("activation_checkpointing", "gradient_checkpointing")  # the second is the older name; TRL: True
     checkpointing = all(recipe.grpo.get(key, True) for key in keys)
     activations = positions * size * (kept + layers * config.hidden_size if checkpointing else layers * kept)
+    # The keys and values that each branch of the tree attends to are laid out once a layer and kept as well.
+    activations += tree * rows * (common + own + completion) * 2 * kv * size * (1 if checkpointing else layers)
     cache = 2 * layers * kv * size * (common + sampled * (own + completion))
     scored = ROWS if lora and tree and not gpu else min(positions, 4096)  # tokens scored at once
     tiles = 3 * 4 * min(config.vocab_size, 49152) * scored  # logits, their exponentials, and one more of the kind
