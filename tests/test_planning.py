@@ -11,6 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from rlvr_kit import UserError
 from rlvr_kit.models import load_policy, load_tokenizer
 from rlvr_kit.planning import DEFAULTS, plan
+from rlvr_kit.prompt_tree import additive, branch_attention, prompt_tree, use_tree_attention
 from rlvr_kit.recipe import load_recipe
 
 
@@ -132,7 +133,7 @@ def test_prompt_lengths_are_those_of_the_rendered_prompts(shots):
     assert len({text[: tokens["shared"] + 1] for text in texts}) > 1
 
 
-def kept_for_backward(model, positions):
+def kept_for_backward(model, positions, **inputs):
     """Bytes that autograd keeps in one forward pass over so many tokens, parameters apart."""
     storages, weights = {}, {p.untyped_storage().data_ptr() for p in model.parameters()}
 
@@ -143,7 +144,8 @@ def kept_for_backward(model, positions):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        output = model(torch.zeros(1, positions, dtype=torch.long)).last_hidden_state
+        ids = torch.zeros(1, positions, dtype=torch.long)
+        output = model(**{"input_ids": ids} | inputs).last_hidden_state
     return sum(storages.values()), output
 
 
@@ -153,10 +155,17 @@ def test_activations_are_those_that_autograd_keeps(folder_model):
     )
     recipe = smoke(f"model.name={folder}", "lora=null", "grpo.activation_checkpointing=false")
     tokens = plan(recipe).tokens
-    positions = tokens["shared"] + 2 * (tokens["longest"] - tokens["shared"]) + 8 * tokens["completion"]
-    kept, _ = kept_for_backward(LlamaForCausalLM(config).model, positions)
-    masks = positions**2 * 9 / 2**30
-    assert plan(recipe).memory["activations"] - masks == pytest.approx(kept / 2**30, rel=0.2)
+    shared, own = tokens["shared"], tokens["longest"] - tokens["shared"]
+    prompts = [[1] * shared + [2 + i] * own for i in range(2)]
+    tree = prompt_tree(prompts, [(i // 4, [4] * tokens["completion"]) for i in range(8)])
+    model = LlamaForCausalLM(config).model
+    use_tree_attention(model)
+    group = config.num_attention_heads // config.num_key_value_heads
+    kept, _ = kept_for_backward(
+        model, tree.ids.shape[1], input_ids=tree.ids, position_ids=tree.positions,
+        attention_mask=additive(tree.mask, torch.float32), branches=branch_attention(tree, group, torch.float32),
+    )  # fmt: skip
+    assert plan(recipe).memory["activations"] == pytest.approx(kept / 2**30, rel=0.2)
 
 
 @pytest.mark.parametrize(
