@@ -122,10 +122,14 @@ def memory_by_part(
     checkpointing = all(recipe.grpo.get(key, True) for key in keys)
     activations = positions * size * (kept + layers * config.hidden_size if checkpointing else layers * kept)
     # The keys and values that each branch of the tree attends to are laid out once a layer and kept as well.
-    activations += tree * rows * (common + own + completion) * 2 * kv * size * (1 if checkpointing else layers)
+    activations += (
+        tree * rows * (common + own + completion) * 2 * kv * size * (1 if checkpointing else layers)
+    )
     cache = 2 * layers * kv * size * (common + sampled * (own + completion))
     scored = ROWS if lora and tree and not gpu else min(positions, 4096)  # tokens scored at once
-    tiles = 3 * 4 * min(config.vocab_size, 49152) * scored  # logits, their exponentials, and one more of the kind
+    tiles = (
+        3 * 4 * min(config.vocab_size, 49152) * scored
+    )  # logits, their exponentials, and one more of the kind
     draws = 4 * 4 * config.vocab_size * sampled  # logits, their softmax, and the noise that samples from it
     bytes_of = {
         "libraries": 0.0 if gpu else LIBRARIES,
