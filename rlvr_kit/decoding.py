@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from rlvr_kit.prompt_tree import additive, branch_attention, not_proven, prompt_tree, tree_attended
+from rlvr_kit.prompt_tree import not_proven, prompt_tree, tree_attended, tree_inputs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -115,18 +115,14 @@ class SharedRows:
         owners: list[int],
         max_new_tokens: int,
     ) -> None:
-        self.model, device, dtype, config = model, model.device, model.dtype, model.config
+        self.model, device, dtype = model, model.device, model.dtype
         common = len(commonprefix([list(prompt) for prompt in prompts]))
         rests = [(0, prompt[common:]) for prompt in prompts]
         tree = prompt_tree([prompts[0][:common]], rests, device=device)
         recorder = TreeRecorder()
-        group = config.num_attention_heads // config.num_key_value_heads
         with tree_attended(model):
-            hidden = model.base_model(
-                input_ids=tree.ids, position_ids=tree.positions, attention_mask=additive(tree.mask, dtype),
-                branches=branch_attention(tree, group, dtype) if any(rest for _, rest in rests) else None,
-                past_key_values=recorder, use_cache=True,
-            ).last_hidden_state[0]  # fmt: skip
+            inputs = tree_inputs(tree, model.config, dtype)
+            hidden = model.base_model(**inputs, past_key_values=recorder, use_cache=True).last_hidden_state[0]
         # A prompt that is wholly common ends at the last common token.
         last = [(span.stop if len(span) else common) - 1 for span in tree.branches]
         self.logits = model.get_output_embeddings()(hidden[[last[owner] for owner in owners]])

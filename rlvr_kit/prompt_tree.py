@@ -123,6 +123,17 @@ def branch_attention(tree: PromptTree, query_heads_a_key: int, dtype: torch.dtyp
     )
 
 
+def tree_inputs(tree: PromptTree, config: Any, dtype: torch.dtype) -> dict[str, Any]:
+    """What a model that attends by :func:`tree_attention` is called with to read a tree."""
+    group = config.num_attention_heads // config.num_key_value_heads
+    return {
+        "input_ids": tree.ids,
+        "position_ids": tree.positions,
+        "attention_mask": additive(tree.mask, dtype),
+        "branches": branch_attention(tree, group, dtype) if any(map(len, tree.branches)) else None,
+    }
+
+
 def tree_attention(
     module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
     scaling: float, branches: BranchAttention | None = None, **others: Any,

@@ -17,10 +17,9 @@ from rlvr_kit.decoding import merged_adapter
 from rlvr_kit.generation import decode
 from rlvr_kit.prompt_tree import (
     PromptTree,
-    additive,
-    branch_attention,
     not_proven,
     prompt_tree,
+    tree_inputs,
     use_tree_attention,
 )
 from rlvr_kit.sizing import reuse_freed_memory
@@ -187,17 +186,13 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
         """Log-probabilities and entropies of the labels, one for each token of the tree from ``first`` on."""
         causal = self.accelerator.unwrap_model(model)
         causal = causal.get_base_model() if hasattr(causal, "get_base_model") else causal
-        head, config = causal.get_output_embeddings(), causal.config
+        head = causal.get_output_embeddings()
         # Where its weights are trained, or Triton is at hand, TRL's own chunked head does the same.
         frozen = type(head) is torch.nn.Linear and head.bias is None and not head.weight.requires_grad
         with self.accelerator.autocast():
             autocast = torch.is_autocast_enabled(labels.device.type)
             dtype = torch.get_autocast_dtype(labels.device.type) if autocast else causal.dtype
-            group = config.num_attention_heads // config.num_key_value_heads
-            inputs = {
-                "input_ids": tree.ids, "position_ids": tree.positions, "attention_mask": additive(tree.mask, dtype),
-                "branches": branch_attention(tree, group, dtype),
-            }  # fmt: skip
+            inputs = tree_inputs(tree, causal.config, dtype)
             if frozen and labels.device.type == "cpu" and not self._entropy_bonus_enabled:
                 with hidden_states_as_logits(causal):
                     hidden = model(**inputs, use_cache=False, logits_to_keep=len(labels)).logits[0]
