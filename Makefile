@@ -51,7 +51,8 @@ check: setup  ## the quick loop: lint, format, types, and that the notebooks are
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	$(PY) -m pytest -q tests/test_notebooks.py -k static
+	.venv/bin/lint-imports
+	$(PY) -m pytest -q tests/tutorial/test_notebooks.py -k static
 
 lab: setup  ## open JupyterLab on the notebooks
 	$(PY) -m jupyterlab notebooks
@@ -60,7 +61,7 @@ kernel: setup  ## register .venv as the Jupyter kernel "Python (rlvr_kit)", for 
 	$(PY) -m ipykernel install --user --name rlvr_kit --display-name "Python (rlvr_kit)"
 
 lambda: setup  ## build the zip of the AWS Lambda reward
-	$(PY) -m rlvr_kit.lambda_reward
+	$(PY) -m rlvr_kit.rewards.aws_lambda
 
 clean:  ## remove runs/ and what the tools left (not .venv)
 	rm -rf runs build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

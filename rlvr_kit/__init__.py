@@ -1,23 +1,74 @@
-"""Reinforcement learning with verifiable rewards, small enough to read.
+"""Reinforcement learning with verifiable rewards (RLVR), small enough to read.
 
-The modules, in the order in which data flows: verifier, gsm8k, word_problems, prompts, rewards, scoring, recipe,
-models, prompt_tree, decoding, generation, statistics, runs, evaluation, sizing, planning, token_logps, shared_prefix,
-guards, callbacks, training, plots, live, doctor. As a SageMaker job: sagemaker_account, sagemaker_plan, sagemaker_jobs,
-container, rehearsal, lambda_reward. The notebooks as a whole: headless, report. Importing the package loads none of
-the heavy libraries.
+The rooms, in the order in which data flows. A room imports only from those above it (`make check` holds it to that):
+
+    errors, paths, machine   what can go wrong, where files lie, what this computer has
+    models, bundled_model    tokenizer and policy
+    tasks/                   what is asked and how an answer is judged: gsm8k, word_problems, prompts, verifier
+    recipe, run_folder       the YAML file that describes a run, and the folder that a run leaves
+    engine/                  one GRPO step, fast and exact: prompt_tree, decoding, sampling, token_logps, grpo_trainer
+    measure/                 evaluation, statistics, plots, live_chart
+    rewards/                 the verdict as TRL reward functions, as the command `score`, as an AWS Lambda
+    training/                plan, step_cost, train, callbacks, guards
+    cloud/                   SageMaker: account, job_plan, jobs, container, rehearsal
+    tutorial/                executing the notebooks, the report
+
+What notebooks and scripts need is exported here. Nothing is imported before it is asked for, so that
+``import rlvr_kit`` and the verifier load neither torch nor transformers.
 """
 
-import os
-from pathlib import Path
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from rlvr_kit.errors import AWSError, InputError, MachineError, UserError
 
 __version__ = "0.1.0"
 
-#: The folder that holds ``notebooks/`` and ``runs/``; relative paths in notebooks are anchored here.
-PROJECT = Path(__file__).resolve().parent.parent
+if TYPE_CHECKING:
+    from rlvr_kit.engine.sampling import generate
+    from rlvr_kit.measure.evaluation import evaluate, evaluate_recipe
+    from rlvr_kit.measure.live_chart import LiveChart, step_table
+    from rlvr_kit.measure.statistics import compare, wilson_interval
+    from rlvr_kit.models import load_policy, load_tokenizer
+    from rlvr_kit.paths import project_path
+    from rlvr_kit.recipe import Recipe, load_recipe
+    from rlvr_kit.run_folder import Run
+    from rlvr_kit.tasks.verifier import Verdict, verify
+    from rlvr_kit.training.plan import plan
+    from rlvr_kit.training.train import train
 
-#: Of the processes that torchrun or `accelerate launch` starts, the first speaks for all.
-SPEAKS = os.environ.get("RANK", "0") == "0"
+_HOME = {
+    "load_policy": "models",
+    "load_tokenizer": "models",
+    "project_path": "paths",
+    "Verdict": "tasks.verifier",
+    "verify": "tasks.verifier",
+    "Recipe": "recipe",
+    "load_recipe": "recipe",
+    "Run": "run_folder",
+    "generate": "engine.sampling",
+    "evaluate": "measure.evaluation",
+    "evaluate_recipe": "measure.evaluation",
+    "compare": "measure.statistics",
+    "wilson_interval": "measure.statistics",
+    "LiveChart": "measure.live_chart",
+    "step_table": "measure.live_chart",
+    "plan": "training.plan",
+    "train": "training.train",
+}
+
+__all__ = [
+    "AWSError", "InputError", "LiveChart", "MachineError", "Recipe", "Run", "UserError", "Verdict", "compare",
+    "evaluate", "evaluate_recipe", "generate", "load_policy", "load_recipe", "load_tokenizer", "plan",
+    "project_path", "step_table", "train", "verify", "wilson_interval",
+]  # fmt: skip
 
 
-class UserError(Exception):
-    """Something the person at the keyboard can put right: the message says what, where and how."""
+def __getattr__(name: str) -> Any:  # PEP 562: called for names that are not here yet
+    if name not in _HOME:
+        raise AttributeError(f"module 'rlvr_kit' has no attribute {name!r}")
+    return getattr(import_module(f"rlvr_kit.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

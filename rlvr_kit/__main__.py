@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from rlvr_kit import SPEAKS, UserError
+from rlvr_kit.errors import UserError
+from rlvr_kit.machine import IS_MAIN_PROCESS
 
 app = typer.Typer(
     help="Reinforcement learning with verifiable rewards: score, plan, train, measure.",
@@ -41,7 +42,7 @@ def score(
     ] = "-",
 ) -> None:
     """Judge completions with the verifier; verdicts on stdout, a summary on stderr."""
-    from rlvr_kit.scoring import score_file
+    from rlvr_kit.rewards.score import score_file
 
     raise typer.Exit(score_file(file))
 
@@ -57,10 +58,16 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """What a recipe will need: batches, memory, time."""
-    from rlvr_kit.planning import plan as make_plan
     from rlvr_kit.recipe import load_recipe
+    from rlvr_kit.training.plan import plan as make_plan
 
-    result = make_plan(load_recipe(recipe, overrides), gpu_memory, measure and gpu_memory is None)
+    settings = load_recipe(recipe, overrides)
+    if measure and gpu_memory is None:
+        from rlvr_kit.training.time_step import timed_plan
+
+        result = timed_plan(settings)
+    else:
+        result = make_plan(settings, gpu_memory)
     if as_json:
         print(json.dumps(result.to_dict(), indent=2))
     else:
@@ -73,10 +80,10 @@ def train(out: Out, recipe: RecipeName = "cpu", overrides: Overrides = []) -> No
     from rlvr_kit.recipe import load_recipe
 
     settings = load_recipe(recipe, overrides)  # before the seconds that the training libraries take to load
-    from rlvr_kit.training import train as run_training
+    from rlvr_kit.training.train import train as run_training
 
     run = run_training(settings, out)
-    Console(stderr=True, quiet=not SPEAKS).print(f"trained: {run.path / 'model'}", highlight=False)
+    Console(stderr=True, quiet=not IS_MAIN_PROCESS).print(f"trained: {run.path / 'model'}", highlight=False)
 
 
 @app.command()
@@ -107,8 +114,8 @@ def evaluate(
     from rlvr_kit.recipe import load_recipe
 
     settings = load_recipe(recipe, [f"data.source={data}", f"evaluation.n={n}", *overrides])
-    from rlvr_kit.evaluation import evaluate_recipe
-    from rlvr_kit.runs import Run
+    from rlvr_kit.measure.evaluation import evaluate_recipe
+    from rlvr_kit.run_folder import Run
 
     folder = out or Path("runs") / "evaluations"
     label = f"{Path(model).name}-{Path(data).name}-{settings.prompt.shots if shots is None else shots}shot"
@@ -139,8 +146,8 @@ def submit(
     as_json: AsJson = False,
 ) -> None:
     """Run a recipe as a SageMaker training job and fetch what it made. Ctrl-C leaves the job running."""
-    from rlvr_kit import rehearsal
-    from rlvr_kit import sagemaker_jobs as jobs
+    from rlvr_kit.cloud import jobs as jobs
+    from rlvr_kit.cloud import rehearsal
 
     with rehearsal.rehearsal() if rehearse else nullcontext():
         if attach:
@@ -148,7 +155,7 @@ def submit(
         else:
             from rlvr_kit.recipe import load_recipe
 
-            planned = jobs.plan(load_recipe(recipe, overrides), instance_type)
+            planned = jobs.plan_job(load_recipe(recipe, overrides), instance_type)
             Console().print_json(data=planned.to_dict()) if as_json else Console().print(planned)
             if dry_run:
                 return
@@ -160,7 +167,7 @@ def submit(
 @app.command()
 def notebooks(out: Out, recipe: RecipeName = "cpu", seed: int = 0) -> None:
     """Execute the whole series of notebooks and write its report."""
-    from rlvr_kit.headless import run_notebooks
+    from rlvr_kit.tutorial.execute import run_notebooks
 
     run_notebooks(recipe, out, seed)
 
@@ -171,7 +178,9 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        if not SPEAKS:  # what stops all processes, the first one says, and the launcher then ends the others
+        if (
+            not IS_MAIN_PROCESS
+        ):  # what stops all processes, the first one says, and the launcher then ends the others
             time.sleep(5)
         Console(stderr=True, soft_wrap=True).print(
             "error:", str(error), style="red", highlight=False, markup=False

@@ -2,13 +2,13 @@
 
 import platform
 import shutil
-from pathlib import Path
 
 import psutil
 
-from rlvr_kit import PROJECT, UserError
-from rlvr_kit.gsm8k import gsm8k_folder, hub_reachable, load_gsm8k
-from rlvr_kit.models import cache_folder
+from rlvr_kit.errors import UserError
+from rlvr_kit.machine import hub_reachable, memory_gib
+from rlvr_kit.paths import PROJECT, cache_folder
+from rlvr_kit.tasks.gsm8k import gsm8k_folder, load_gsm8k
 
 CPU_RECIPE_GIB = 3.5  # the ceiling that the cpu recipe's peak memory is held to
 
@@ -42,15 +42,6 @@ def check_machine() -> list[tuple[str, str, str]]:
         ("Hub", "answers" if hub else "no answer", "any model by its id" if hub else "not needed by default"),
         ("GSM8K", *_gsm8k(hub)),
     ]
-
-
-def memory_gib() -> tuple[float, float]:
-    """Total and free, within the container's own limit where it has one."""
-    total, free = psutil.virtual_memory().total, psutil.virtual_memory().available
-    limit = Path("/sys/fs/cgroup/memory.max")
-    if limit.is_file() and (text := limit.read_text().strip()).isdigit():
-        total, free = min(total, int(text)), min(free, int(text))
-    return total / 2**30, free / 2**30
 
 
 def _gsm8k(hub: bool) -> tuple[str, str]:

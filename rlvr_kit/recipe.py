@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from rlvr_kit import PROJECT, UserError
-from rlvr_kit.prompts import INSTRUCTION, Template, choose_exemplars
+from rlvr_kit.errors import InputError
+from rlvr_kit.paths import project_path
+from rlvr_kit.tasks.prompts import INSTRUCTION, Template, choose_exemplars
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -47,15 +48,15 @@ class DataSection(_Section):
 
     def load(self, split: Literal["train", "test"], n: int | None = None) -> "Dataset":
         """The first ``n`` rows of a split, with their gold."""
-        from rlvr_kit import gsm8k
-        from rlvr_kit.word_problems import make_word_problems
+        from rlvr_kit.tasks import gsm8k
+        from rlvr_kit.tasks.word_problems import make_word_problems
 
         if self.source == "word_problems":
             return make_word_problems(split, n or 10_000, self.seed, self.max_steps)
         if self.source == "gsm8k":
             rows = gsm8k.load_gsm8k(split)
         else:
-            rows = gsm8k.load_folder(PROJECT / Path(self.source).expanduser(), split)
+            rows = gsm8k.load_folder(project_path(self.source), split)
         return rows.select(range(min(n, len(rows)))) if n else rows
 
 
@@ -90,7 +91,7 @@ class RunSection(_Section):
     save_steps: int = Field(50, ge=1)
     max_minutes: float | None = Field(None, gt=0)  # stop in good order after this time
     guards: bool = True  # stop what cannot learn any more, warn of what learns the wrong thing (guards.py)
-    shared_prefix: bool = True  # compute what prompts share once (shared_prefix.py)
+    shared_prefix: bool = True  # compute what prompts share once (engine/grpo_trainer.py)
 
 
 class SageMakerSection(_Section):
@@ -156,7 +157,7 @@ class Recipe(_Section):
             size = 2000
         rows = self.data.load("train", size and size + reserved)
         if len(rows) <= reserved:
-            raise UserError(
+            raise InputError(
                 f"{len(rows)} training rows are too few: {EXEMPLAR_POOL} are kept for exemplars and "
                 f"{self.evaluation.heldout} for the held-out curve (evaluation.heldout)"
             )
@@ -204,32 +205,32 @@ def load_recipe(name_or_path: str | Path, overrides: list[str] | None = None) ->
         path = RECIPES / f"{name_or_path}.yaml"
     if not path.exists():
         known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
-        raise UserError(
+        raise InputError(
             f"no recipe {str(name_or_path)!r}: the recipes are {known}, or give the path of a .yaml file"
         )
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a readable YAML file: {error}".splitlines()[0]) from None
+        raise InputError(f"{path} is not a readable YAML file: {error}".splitlines()[0]) from None
     if not isinstance(values, dict):
-        raise UserError(f"{path} is not a recipe: it holds no sections")
+        raise InputError(f"{path} is not a recipe: it holds no sections")
     for override in overrides or []:
         _apply(values, override)
     try:
         return Recipe.model_validate({"name": path.stem} | values)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise UserError(f"recipe {path.name}: {problems}") from None
+        raise InputError(f"recipe {path.name}: {problems}") from None
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     sections = key.strip().split(".")
     if not equals or not all(sections):
-        raise UserError(f"--set takes section.key=value, not {override!r}")
+        raise InputError(f"--set takes section.key=value, not {override!r}")
     for section in sections[:-1]:
         if not isinstance(values.get(section) or {}, dict):
-            raise UserError(f"--set {override}: {section} is a single value, not a section")
+            raise InputError(f"--set {override}: {section} is a single value, not a section")
         values[section] = dict(values.get(section) or {})
         values = values[section]
     values[sections[-1]] = yaml.safe_load(text)

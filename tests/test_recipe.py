@@ -28,7 +28,7 @@ def test_a_recipe_survives_being_written_and_read(name: str, tmp_path: Path) -> 
 def test_a_recipe_builds_its_config_objects(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rlvr_kit.training import grpo_config, lora_config
+    from rlvr_kit.training.configs import grpo_config, lora_config
 
     # A processor refuses bf16 and paged optimizers; what is left of the object is built as on a GPU.
     recipe = load_recipe(name)
@@ -87,7 +87,7 @@ def test_a_malformed_override_is_refused(override: str) -> None:
 
 
 def test_an_unknown_grpo_key_is_named(tmp_path: Path) -> None:
-    from rlvr_kit.training import grpo_config
+    from rlvr_kit.training.configs import grpo_config
 
     with pytest.raises(UserError, match="max_prompt_length"):
         grpo_config(load_recipe("smoke", ["grpo.max_prompt_length=64"]), tmp_path)
@@ -125,7 +125,7 @@ def test_vllm_generates_where_it_is_installed(
     import torch
     import trl
 
-    from rlvr_kit.training import grpo_config
+    from rlvr_kit.training.configs import grpo_config
 
     made = {}
     vllm = ModuleType("vllm")

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from rlvr_kit import PROJECT
+from rlvr_kit.paths import PROJECT
 
 PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())
 EXTRAS = PYPROJECT["project"]["optional-dependencies"]
@@ -137,6 +137,6 @@ def test_workflows_do_the_same_and_keep_the_report():
 
 def test_importing_the_package_loads_nothing_heavy():
     heavy = {"torch", "transformers", "trl", "sagemaker", "datasets", "pandas", "papermill"}
-    script = f"import rlvr_kit, rlvr_kit.verifier, sys; print(*{heavy!r} & sys.modules.keys())"
+    script = f"import rlvr_kit, rlvr_kit.tasks.verifier, sys; print(*{heavy!r} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True)
     assert done.stdout.split() == [], done.stderr

@@ -1,0 +1,1 @@
+"""One step of GRPO, fast and exact: sampling completions, and their log-probabilities for the loss."""

@@ -1,0 +1,229 @@
+"""Reading prompts once, and decoding many rows a token a step from there, with few and large operations.
+
+A step multiplies every weight with as many columns as there are rows. So the step of a Llama or Qwen2 layer is written
+out here with a column for each row: on a CPU W x is faster than xᵀ Wᵀ where x is narrow, and less is spent around the
+products than in transformers' modules. Keys of the common beginning are kept once for all rows.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from os.path import commonprefix
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from rlvr_kit.engine.prompt_tree import prompt_tree, tree_attended, tree_inputs, unsupported_reason
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class TreeRecorder:
+    """Collects the keys and values of a packed prompt tree while the model reads it.
+
+    It stands in for a transformers cache: ``update`` is all that a Llama or Qwen2 attention asks of one.
+    """
+
+    def __init__(self) -> None:
+        self.layers: list[tuple[Tensor, Tensor]] = []
+
+    def update(
+        self, keys: Tensor, values: Tensor, layer: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        self.layers.append((keys, values))
+        return keys, values
+
+    def get_seq_length(self, *args: Any) -> int:
+        return 0
+
+
+@contextmanager
+def merged_adapter(model: "PreTrainedModel") -> Iterator["PreTrainedModel"]:
+    """Decode with LoRA added into the weights, which saves two small products a layer a token.
+
+    The weights are put back as they were, to the bit (merging and unmerging in place would drift by rounding). A
+    model whose adapter is more than plain LoRA on plain linear layers (4-bit ones, say) is yielded as it is.
+    """
+    from peft import PeftModel
+    from peft.tuners.lora import Linear
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    parts = [m for m in model.modules() if isinstance(m, BaseTunerLayer | AuxiliaryTrainingWrapper)]
+    plain_lora = [
+        type(part) is Linear and not part.lora_variant and not any(part.lora_bias.values()) for part in parts
+    ]
+    if not isinstance(model, PeftModel) or not all(plain_lora):
+        yield model
+        return
+    plain = [layer.base_layer.weight.data for layer in parts]
+    for layer, weight in zip(parts, plain, strict=True):
+        delta = layer.get_delta_weight(layer.active_adapters[0])
+        layer.base_layer.weight.data = weight + delta.to(weight.dtype)
+    try:
+        with model.disable_adapter():
+            yield model.get_base_model()
+    finally:
+        for layer, weight in zip(parts, plain, strict=True):
+            layer.base_layer.weight.data = weight
+
+
+def reason_not_to_share(model: Any) -> str | None:
+    """Why :class:`SharedRows` is not for this model, if so."""
+    from peft import PeftModel
+
+    if getattr(model, "hf_quantizer", None) is not None:
+        return "its weights are quantized"
+    if isinstance(model, PeftModel):
+        return "its adapter cannot be merged into the weights"
+    return unsupported_reason(model.config)
+
+
+def _times(layer: Any, x: Tensor) -> Tensor:
+    """A linear layer's output (out, R) for x (in, R); of a LoRA layer, whose product is merged, the base."""
+    layer = getattr(layer, "base_layer", layer)
+    output = layer.weight @ x
+    return output if layer.bias is None else output.add_(layer.bias[:, None])
+
+
+def _normalized(norm: Any, x: Tensor) -> Tensor:
+    """RMSNorm over the first dimension of x (D, R), in float32 as transformers has it."""
+    length = torch.linalg.vector_norm(x, dim=0, dtype=torch.float32)
+    scale = (length.square() / len(x) + norm.variance_epsilon).rsqrt()
+    return norm.weight[:, None] * (x * scale).to(x.dtype)
+
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions: x (H, D, R) by cos and sin (D, R), whose first half of sin is negated beforehand."""
+    return torch.addcmul(x * cos, x.roll(x.shape[1] // 2, dims=1), sin)
+
+
+class SharedRows:
+    """R rows being written, each behind the prompt ``owners[r]``: what prompts share is computed and kept once.
+
+    The beginning common to all prompts goes through the model once, and the rest of each prompt as a branch of it.
+    ``logits`` (R, V): of the next tokens. ``common[layer]``: keys and values (H_kv, C, D) of the common beginning.
+    ``own[layer]``: those of each row (R, H_kv, room, D), of which the first ``length`` places are in use; ``mask``
+    (R, 1, 1, room), additive, hides the empty places that rows of short prompts begin with.
+    """
+
+    def __init__(
+        self,
+        model: "PreTrainedModel",
+        prompts: Sequence[Sequence[int]],
+        owners: list[int],
+        max_new_tokens: int,
+    ) -> None:
+        self.model, device, dtype = model, model.device, model.dtype
+        common = len(commonprefix([list(prompt) for prompt in prompts]))
+        rests = [(0, prompt[common:]) for prompt in prompts]
+        tree = prompt_tree([prompts[0][:common]], rests, device=device)
+        recorder = TreeRecorder()
+        with tree_attended(model):
+            inputs = tree_inputs(tree, model.config, dtype)
+            hidden = model.base_model(**inputs, past_key_values=recorder, use_cache=True).last_hidden_state[0]
+        # A prompt that is wholly common ends at the last common token.
+        last = [(span.stop if len(span) else common) - 1 for span in tree.branches]
+        self.logits = model.get_output_embeddings()(hidden[[last[owner] for owner in owners]])
+
+        rows, self.length = len(owners), max(map(len, tree.branches))
+        room = self.length + max_new_tokens
+        self.positions = torch.tensor([len(prompts[owner]) for owner in owners], device=device)
+        self.mask = torch.zeros(rows, 1, 1, room, dtype=dtype, device=device)
+        places = torch.zeros(rows, self.length, dtype=torch.long, device=device)
+        for row, owner in enumerate(owners):
+            span = tree.branches[owner]
+            places[row, self.length - len(span) :] = torch.arange(span.start, span.stop, device=device)
+            self.mask[row, ..., : self.length - len(span)] = torch.finfo(dtype).min
+        self.common = [[part[0, :, :common].contiguous() for part in layer] for layer in recorder.layers]
+        self.own = [
+            [part.new_empty(rows, part.shape[1], room, part.shape[3]) for part in layer]
+            for layer in recorder.layers
+        ]
+        for buffers, layer in zip(self.own, recorder.layers, strict=True):
+            for buffer, part in zip(buffers, layer, strict=True):
+                buffer[:, :, : self.length] = part[0][:, places].transpose(0, 1)
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all rows but these."""
+        self.own = [[part[rows] for part in layer] for layer in self.own]
+        self.mask, self.positions = self.mask[rows], self.positions[rows]
+
+    def write(self, tokens: Tensor) -> None:
+        """Append a token (R,) to each row; ``logits`` are then of what follows."""
+        decoder, rows = self.model.base_model, len(tokens)
+        x = decoder.embed_tokens(tokens).t().contiguous()
+        cos, sin = (part[0].t().contiguous() for part in decoder.rotary_emb(x, self.positions[None]))
+        sin[: len(sin) // 2].neg_()
+        place, self.length = self.length, self.length + 1
+        for index, layer in enumerate(decoder.layers):
+            attention, mlp, (keys, values) = layer.self_attn, layer.mlp, self.own[index]
+            normed = _normalized(layer.input_layernorm, x)
+            query, key, value = (
+                _times(linear, normed).view(-1, attention.head_dim, rows)
+                for linear in (attention.q_proj, attention.k_proj, attention.v_proj)
+            )
+            keys[:, :, place] = _rotated(key, cos, sin).permute(2, 0, 1)
+            values[:, :, place] = value.permute(2, 0, 1)
+            query = _rotated(query, cos, sin) * attention.scaling
+            x = x + _times(attention.o_proj, self._attend(query, index))
+            normed = _normalized(layer.post_attention_layernorm, x)
+            gate = mlp.act_fn(_times(mlp.gate_proj, normed))
+            x = x + _times(mlp.down_proj, gate.mul_(_times(mlp.up_proj, normed)))
+        self.positions = self.positions + 1
+        self.logits = _times(self.model.get_output_embeddings(), _normalized(decoder.norm, x)).t()
+
+    def _attend(self, query: Tensor, layer: int) -> Tensor:
+        """query (H, D, R) over the common beginning and each row's own keys -> (H D, R).
+
+        The common part is one matrix product for all rows; its keys are read once, not once a row.
+        """
+        common_keys, common_values = self.common[layer]
+        keys, values = (part[:, :, : self.length] for part in self.own[layer])
+        heads, width, rows = query.shape
+        kv_heads, common = common_keys.shape[:2]
+        group = heads // kv_heads
+        grouped = query.view(kv_heads, group, width, rows)
+        own_scores = grouped.permute(3, 0, 1, 2) @ keys.transpose(2, 3) + self.mask[..., : self.length]
+        stacked = grouped.transpose(2, 3).reshape(kv_heads, group * rows, width)
+        common_scores = (stacked @ common_keys.transpose(1, 2)).view(kv_heads, group, rows, common)
+        scores = torch.cat([common_scores.permute(2, 0, 1, 3), own_scores], dim=-1)
+        shares = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+        from_own = shares[..., common:] @ values
+        of_common = shares[..., :common].permute(1, 2, 0, 3).reshape(kv_heads, group * rows, common)
+        from_common = of_common @ common_values
+        mixed = from_common.view(kv_heads, group, rows, width).transpose(2, 3) + from_own.permute(1, 2, 3, 0)
+        return mixed.reshape(heads * width, rows)
+
+
+class PlainRows:
+    """Rows being written by the model's own forward pass and cache, for models that :class:`SharedRows` is not for."""
+
+    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], owners: list[int], *_: Any) -> None:
+        from transformers import DynamicCache
+
+        self.model, longest = model, max(map(len, prompts))
+        ids = torch.zeros(len(owners), longest, dtype=torch.long, device=model.device)
+        self.mask = torch.zeros_like(ids)
+        for row, owner in enumerate(owners):
+            ids[row, longest - len(prompts[owner]) :] = torch.tensor(prompts[owner])
+            self.mask[row, longest - len(prompts[owner]) :] = 1
+        self.cache = DynamicCache(config=model.config)
+        self._read(ids, (self.mask.cumsum(dim=1) - 1).clamp(min=0))
+
+    def _read(self, ids: Tensor, positions: Tensor) -> None:
+        self.logits = self.model(
+            input_ids=ids, position_ids=positions, attention_mask=self.mask, past_key_values=self.cache,
+            use_cache=True, logits_to_keep=1,
+        ).logits[:, -1]  # fmt: skip
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all rows but these."""
+        self.cache.batch_select_indices(rows)
+        self.mask = self.mask[rows]
+
+    def write(self, tokens: Tensor) -> None:
+        """Append a token (R,) to each row; ``logits`` are then of what follows."""
+        self.mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], dim=1)
+        self._read(tokens[:, None], self.mask.sum(dim=1, keepdim=True) - 1)

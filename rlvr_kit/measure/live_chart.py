@@ -1,0 +1,72 @@
+"""Watching a run: a chart that updates in place while it trains, and what its policy wrote at a step."""
+
+import time
+from typing import Any
+
+import pandas as pd
+
+from rlvr_kit.errors import InputError, UserError
+from rlvr_kit.run_folder import Run
+from rlvr_kit.tasks.verifier import completion_text
+
+
+class LiveChart:
+    """``train(recipe, out, live=LiveChart())``: redraws the training curves under the cell, in place.
+
+    Drawing takes about a second, so it happens at most every ``every_seconds``; the last picture stays.
+    """
+
+    def __init__(self, every_seconds: float = 20) -> None:
+        self.every_seconds, self.drawn, self.chart, self.table = every_seconds, 0.0, None, None
+
+    def __call__(self, run: Run, last: bool = False) -> None:
+        """Show the run as it is now."""
+        from IPython.display import display
+
+        from rlvr_kit.measure.plots import training_curves
+
+        if not last and time.monotonic() - self.drawn < self.every_seconds:
+            return
+        figure, written = training_curves(run), self._written(run)
+        if self.chart is None:
+            self.chart, self.table = display(figure, display_id=True), display(written, display_id=True)
+        else:
+            self.chart.update(figure)
+            self.table.update(written)
+        self.drawn = time.monotonic()
+
+    @staticmethod
+    def _written(run: Run) -> Any:
+        try:
+            return step_table(run, rows=4)
+        except UserError:  # nothing was sampled yet
+            return pd.DataFrame()
+
+
+def step_table(run: Run, step: int | None = None, rows: int = 8) -> pd.DataFrame:
+    """What the policy wrote at a step (the last one if not given), with rewards, advantage and verdict.
+
+    Rows are spread over the step's groups. Raises UserError when the run has no such step.
+    """
+    written = run.completions()
+    step = int(written.step.max()) if step is None else step
+    chosen = written[written.step == step]
+    if chosen.empty:
+        raise InputError(
+            f"{run.path} holds no completions of step {step}; it has steps up to {written.step.max()}"
+        )
+    spread = chosen.iloc[:: max(1, len(chosen) // rows)].head(rows)
+    table = pd.DataFrame({
+        "question": [_question(prompt) for prompt in spread.prompt],
+        "completion": [completion_text(_plain(c)) for c in spread.completion],
+    })  # fmt: skip
+    others = [c for c in ("format", "correct", "advantage", "why") if c in spread]
+    return table.join(spread[others].reset_index(drop=True)).round(2)
+
+
+def _plain(messages: Any) -> Any:
+    return messages if isinstance(messages, str) else list(messages)
+
+
+def _question(prompt: Any) -> str:
+    return prompt[-200:] if isinstance(prompt, str) else str(list(prompt)[-1]["content"])

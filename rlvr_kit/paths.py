@@ -1,0 +1,25 @@
+"""Where things lie: the project folder, and the folder in which downloads are kept."""
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+#: The folder that holds ``notebooks/`` and ``runs/``. Relative paths in notebooks and recipes start here.
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+def project_path(path: str | Path) -> Path:
+    """Return `path`, read from the project folder when it is relative.
+
+    So it does not matter in which folder a notebook's kernel was started.
+
+    >>> project_path("runs/x") == PROJECT / "runs" / "x"
+    True
+    """
+    return PROJECT / Path(path).expanduser()
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: ``$RLVR_KIT_CACHE``, else the user's cache folder for this kit."""
+    return Path(os.environ.get("RLVR_KIT_CACHE") or platformdirs.user_cache_path("rlvr_kit"))

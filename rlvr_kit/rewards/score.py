@@ -1,0 +1,82 @@
+"""Verdicts for completions made anywhere: JSON lines in, the same lines with their verdicts out."""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from typing import TextIO
+
+from rlvr_kit.errors import InputError, UserError
+from rlvr_kit.measure.statistics import wilson_interval
+from rlvr_kit.tasks.verifier import canonical_number, gold_answer, verify
+
+
+def score_lines(lines: Iterable[str], out: TextIO, err: TextIO) -> int:
+    """Judge rows of ``completion`` and ``gold`` (or ``answer``: a number or a solution that ends ``#### N``).
+
+    Each row goes to `out` with the fields of its `Verdict` added; what they add up to goes to `err`, with n
+    and 95 % intervals. A row that cannot be judged is named there by its line, and the rest go on. Returns
+    the exit code: 1 if there was such a row, or nothing to judge.
+
+    >>> import io, sys
+    >>> score_lines(['{"completion": "9 * 2 = 18\\\\n#### 18", "gold": 18}'], sys.stdout, io.StringIO())
+    ... # doctest: +ELLIPSIS
+    {"completion": "9 * 2 = 18\\n#### 18", "gold": 18, "format_ok": true, "correct": true, ...}
+    0
+    """
+    bad, total = 0, Counter[str]()
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            completion, gold = _fields(row)
+        except (ValueError, RecursionError, UserError) as problem:
+            print(f"line {number}: {problem}", file=err)
+            bad += 1
+            continue
+        verdict = verify(completion, gold)
+        row["format_ok"], row["correct"] = verdict.format_ok, verdict.correct
+        row["lenient_correct"] = verdict.lenient_correct
+        row["extracted"], row["why"] = verdict.extracted, verdict.why
+        out.write(json.dumps(row) + "\n")
+        total["judged"] += 1
+        for share in ("correct", "lenient_correct", "format_ok"):
+            total[share] += row[share]
+    n = total.pop("judged", 0)
+    for share, k in total.items():
+        low, high = wilson_interval(k, n)
+        print(f"{share:16}{k / n:6.1%}  (n={n}, 95 % interval {low:.1%} to {high:.1%})", file=err)
+    if bad or not n:
+        print(f"{n} rows judged, {bad} could not be", file=err)
+    return int(bad > 0 or n == 0)
+
+
+def score_file(name: str) -> int:
+    """`score_lines` from a file, or from stdin for ``-``, to stdout and stderr.
+
+    Bytes that are not UTF-8 spoil no row: they come back as lone surrogates. Raises UserError for a file that
+    cannot be opened.
+    """
+    source = sys.stdin.fileno() if name == "-" else name
+    try:
+        lines = open(source, encoding="utf-8-sig", errors="surrogateescape", closefd=name != "-")  # noqa: SIM115
+    except OSError as error:
+        raise InputError(f"cannot read {name}: {error.strerror}") from None
+    with lines:
+        return score_lines(lines, sys.stdout, sys.stderr)
+
+
+def _fields(row: object) -> tuple[str, str]:
+    """The completion and the gold of one row; UserError says what is wrong with it."""
+    if not isinstance(row, dict) or not isinstance(row.get("completion"), str):
+        raise InputError("not an object with a text 'completion'")
+    gold = row.get("gold", row.get("answer"))
+    if isinstance(gold, bool) or not isinstance(gold, str | int | float):
+        raise InputError("no 'gold' and no 'answer' that is a number or a text")
+    text = str(gold)
+    if "####" in text:
+        return row["completion"], gold_answer(text)
+    if canonical_number(text) is None:
+        raise InputError(f"the gold {ascii(text[:40])} is not one plain number")
+    return row["completion"], text

@@ -1,0 +1,94 @@
+"""Question + exemplars -> the prompt. Training, evaluation and serving all render the same ``Template``.
+
+A chat model gets its own chat format, each exemplar a user turn and an assistant turn. A model without a chat
+template gets plain text: ``Question: ...`` and ``Answer: ...``, with blank lines between.
+"""
+
+import random
+import re
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rlvr_kit.errors import InputError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+INSTRUCTION = (
+    "Write the calculation, then on a new last line #### and the number.\n"
+    "Example:\nShe has 3 + 4 = 7 pens.\n#### 7"
+)
+
+
+class Exemplar(BaseModel):
+    """A worked example shown in the prompt: ``answer`` has no ``<<...>>`` annotations and ends ``#### N``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    question: str
+    answer: str
+
+
+class Template(BaseModel):
+    """How a question becomes a prompt. Two templates are equal when they render every question alike.
+
+    >>> Template(instruction="Solve.").messages("What is 2+2?")
+    [{'role': 'system', 'content': 'Solve.'}, {'role': 'user', 'content': 'What is 2+2?'}]
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    instruction: str = INSTRUCTION
+    exemplars: tuple[Exemplar, ...] = ()
+
+    @property
+    def stop(self) -> list[str]:
+        """Where a completion ends: without it a plain-text model goes on and invents the next question."""
+        return ["\nQuestion:"]
+
+    def messages(self, question: str) -> list[dict[str, str]]:
+        """The prompt as chat messages: the instruction (system), the exemplars, the question (user)."""
+        turns = [{"role": "system", "content": self.instruction}] if self.instruction else []
+        for shot in self.exemplars:
+            turns.append({"role": "user", "content": shot.question})
+            turns.append({"role": "assistant", "content": shot.answer})
+        return [*turns, {"role": "user", "content": question}]
+
+    def render(self, tokenizer: Any, question: str) -> str:
+        """The prompt as the text the model continues: its chat template, or plain text where it has none."""
+        if getattr(tokenizer, "chat_template", None):
+            chat = self.messages(question)
+            return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+        parts = [self.instruction] if self.instruction else []
+        parts += [f"Question: {shot.question}\nAnswer: {shot.answer}" for shot in self.exemplars]
+        return "\n\n".join([*parts, f"Question: {question}\nAnswer:"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and strings, for YAML and JSON; ``Template.from_dict`` reads them back."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Template":
+        """The inverse of ``to_dict``. Raises UserError that names the first unknown or unusable key."""
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "it"
+            raise InputError(f"this prompt template cannot be read: {where}: {first['msg']}") from None
+
+    def difference(self, other: "Template") -> str | None:
+        """None when equal, else one line with both sides: scores under two templates are not comparable."""
+        if len(self.exemplars) != len(other.exemplars):
+            return f"{len(self.exemplars)} exemplars here and {len(other.exemplars)} there"
+        for mine, theirs in zip(self.messages(""), other.messages(""), strict=False):
+            if mine != theirs:
+                return f"the {mine['role']} message {mine['content']!r} here is {theirs['content']!r} there"
+        return None
+
+
+def choose_exemplars(train: "Dataset", shots: int, seed: int = 0) -> tuple[Exemplar, ...]:
+    """``shots`` worked examples from ``train``; the caller keeps them out of training and evaluation."""
+    if not 0 <= shots <= len(train):
+        raise InputError(f"asked for {shots} exemplars, but there are {len(train)} rows to choose from")
+    rows = [train[i] for i in random.Random(seed).sample(range(len(train)), shots)]
+    return tuple(Exemplar(question=r["question"], answer=re.sub(r"<<.*?>>", "", r["answer"])) for r in rows)

@@ -1,0 +1,205 @@
+r"""Decide what a completion answered and whether it is right: the one place in the kit that does.
+
+A completion reasons and then ends with one line ``#### N``, as GSM8K's own solutions do. The strict
+reading, which the rewards pay for, is that line exactly as asked for; the lenient one, which is only ever
+reported, is the last number in the text, however it was written.
+
+Every rule was decided on one principle: a human marker would agree, and a policy could not exploit it.
+
+====================  ====================================================================================
+rule                  what it says
+====================  ====================================================================================
+right number          one marker line, last, after reasoning, with one number equal to the gold: pays in full
+wrong number          the same with any other number, however near: pays for the format alone
+no marker             no line starts with exactly four # (not three or five, with nothing before them)
+two markers           more than one line does, even indented or decorated, whichever is right
+text after marker     the marker line must be the last line that is not blank
+no reasoning          a letter or a digit must stand before the marker line; punctuation is not reasoning
+not one number        nothing but one plain number may stand on the line: no unit, word, markup or second one
+plain decimal         ASCII digits, at most one point: 18, 18.0, .5, 018; not 1e3, inf, 0x12 or other scripts
+separators            a comma every three digits or none: 1,080; not 1,2,3 or 12,34 or 0,018 or 1 080 or 1_080
+sign                  one leading plus or minus (ASCII, U+2212 or a dash), before or after the $; -0 is 0
+dollar and percent    one $ before the number and one % after it change nothing
+closing period        one period at the end of the line changes nothing
+thirty digits         a number of more than 30 digits is not read
+not an expression     36/2, 3*6, 16-3 and 5:30 are not numbers; nothing is ever evaluated
+whitespace            spaces of any kind around the number and any ends of lines change nothing
+invisible characters  zero-width, bidirectional and control characters on the marker line spoil it
+follow-up question    what follows a line "Question:" or "Q:" or a chat role marker answers something else
+last number           lenient: the last number counts, in any markup, with any unit or sentence after it
+joined digits         lenient: 3/4, 10-15 or 2x3 is one thing, and not a number; 5:00 is 5
+exponents and names   lenient: digits right after a letter, ^ or _ are passed over: m^2, CO2, x_1
+minus or hyphen       lenient: a dash is a minus only with no letter, digit or closing bracket before it
+unreadable gold       with a gold that is not one plain number nothing is correct
+====================  ====================================================================================
+
+Numbers are compared as decimal strings in lowest form: exact, never a float. Everything takes linear time.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from rlvr_kit.errors import InputError
+
+_MINUS = "-\u2212\u2010\u2011\u2013\ufe63\uff0d"  # the ASCII one first, so that it is no range in a class
+_NUMBER = re.compile(
+    rf"(?:(?P<sign>[{_MINUS}+])?(?:\$ ?)?|\$ ?(?P<inner>[{_MINUS}+]))"
+    r"(?P<whole>[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]+|(?=\.))(?:\.(?P<fraction>[0-9]+))?(?: ?%)?\.?"
+)
+_MAX_DIGITS = 30
+_MAX_LENGTH = 64  # 30 digits, their separators, sign, $, % and period need less
+_MARKER_LINE = re.compile(r"[^\w#]*####(?!#)")
+_REASONING = re.compile(r"[^\W_\u115f\u1160\u3164\uffa0]")  # those four letters are blanks to the eye
+_TURN = re.compile(r"\n[ \t>*#_]*(?:question|q|user|human|assistant|system)(?: ?\d+)?\**:", re.IGNORECASE)
+_ROLE = re.compile(r"<\|\w+\|>|\[/?INST\]|</s>|<(?:start|end)_of_turn>")
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff]")
+_GROUPING = re.compile(r"(?<=\d)(?:\{,\}|,?\\[,!;: ]|[\u00a0\u2009\u202f])(?=\d{3})")  # LaTeX, spaces
+_JOIN = rf"{_MINUS}.,:/\^*x\u00d7+"
+_LAST_START = re.compile(rf"(?s).*(?<![^\W_])(?<![^\W_]_)(?<!\^)(?<![\^_]\{{)(?<!\d[{_JOIN}])\d")
+_POWER = "\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u2079"  # superscripts, and fractions in one character
+_TOKEN = re.compile(rf"\d(?:\d|[{_JOIN}](?=\d)|[eE][+-]?(?=\d)|[{_POWER}])*")
+_ON_THE_HOUR = re.compile(r"(?<=^\d):00$|(?<=^\d\d):00$")
+_PREFIX = re.compile(
+    rf"(?P<sign>(?<![{_MINUS}\u2014\w.)\]}}%])[{_MINUS}])?"
+    rf"(?:\\?\$ ?(?P<inner>[{_MINUS}])?)?(?P<point>(?<![\w.])\.)?\Z"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What `verify` found. ``correct`` implies ``format_ok`` and ``lenient_correct``.
+    ``extracted`` is the number on the marker line of a well-formed completion, otherwise the last number of
+    the text, in lowest form. ``why`` opens with the name of the rule that decided.
+    """
+
+    format_ok: bool
+    correct: bool
+    lenient_correct: bool
+    extracted: str | None
+    why: str
+
+
+def verify(completion: str, gold: str) -> Verdict:
+    r"""Judge one completion against the gold answer. Whatever the text, it never raises.
+
+    >>> verify("16 - 3 - 4 = 9 eggs at $2 each make 18.\n#### 18", "18")
+    Verdict(format_ok=True, correct=True, lenient_correct=True, extracted='18', why='right number: 18')
+    >>> verify("The answer is 18 dollars.", "18").why
+    'no marker: no line starts with ####'
+    """
+    number, why = _read_marker(completion)
+    format_ok = number is not None
+    if not format_ok:
+        number = _last_number(completion)
+    target = canonical_number(gold)
+    right = number is not None and number == target
+    if target is None:
+        why = f"unreadable gold: {_quote(gold)}"
+    elif format_ok:
+        why = f"right number: {number}" if right else f"wrong number: {number}, not {target}"
+    return Verdict(format_ok, format_ok and right, right, number, why)
+
+
+def completion_text(completion: str | list[dict[str, Any]]) -> str:
+    """The text of a completion, plain or chat: what its last message says.
+
+    >>> completion_text([{"role": "assistant", "content": "#### 18"}])
+    '#### 18'
+    """
+    if isinstance(completion, str):
+        return completion
+    content = completion[-1].get("content") if completion else None
+    if isinstance(content, list):  # content blocks: [{"type": "text", "text": "..."}]
+        return "".join(block.get("text") or "" for block in content)
+    return content or ""
+
+
+def canonical_number(text: str) -> str | None:
+    r"""The one plain number that `text` is, in lowest form; None when it is anything else.
+
+    >>> canonical_number("$1,080.00"), canonical_number("\u22125%."), canonical_number("18 or 19")
+    ('1080', '-5', None)
+    """
+    text = text.strip()
+    if len(text) <= _MAX_DIGITS and text.isascii() and text.isdigit():  # most are; the pattern takes longer
+        return text.lstrip("0") or "0"
+    match = _NUMBER.fullmatch(text) if len(text) <= _MAX_LENGTH else None
+    if match is None:
+        return None
+    whole, fraction = match["whole"].replace(",", ""), match["fraction"] or ""
+    if not 0 < len(whole) + len(fraction) <= _MAX_DIGITS:
+        return None
+    number = f"{whole.lstrip('0') or '0'}.{fraction.rstrip('0')}".rstrip(".")
+    negative = (match["sign"] or match["inner"] or "+") in _MINUS
+    return "-" + number if negative and number != "0" else number
+
+
+def gold_answer(answer: str) -> str:
+    r"""The gold of a worked solution that ends with a line ``#### N`` (GSM8K's ``answer``), in lowest form.
+
+    Raises UserError when the last line is not ``####`` and one plain number.
+
+    >>> gold_answer("The cost came out to 80,000+50,000=$<<80000+50000=130000>>130,000\n#### 130,000")
+    '130000'
+    """
+    last = answer.rstrip().rpartition("\n")[2]
+    number = canonical_number(last[4:]) if last.startswith("####") else None
+    if number is None:
+        raise InputError(f"a worked solution must end with a line '#### N', not with {_quote(last[-40:])}")
+    return number
+
+
+def _read_marker(completion: str) -> tuple[str | None, str]:
+    """The number of a well-formed completion, or None and what is wrong with it."""
+    text = completion.strip()
+    # Every separator that Unicode knows ends a line when markers are counted, so that none can be hidden ...
+    markers = [line for line in text.splitlines() if "####" in line and _MARKER_LINE.match(line)]
+    if not any(line.startswith("####") for line in markers):
+        return None, "no marker: no line starts with ####"
+    if len(markers) > 1:
+        return None, f"two markers: {len(markers)} lines start with ####"
+    # ... but only a real new line may set the answer apart.
+    last = text.rpartition("\n")[2].rpartition("\r")[2]
+    if last != markers[0]:
+        return None, f"text after marker: {_quote(last)}"
+    number = canonical_number(last[4:])
+    if number is None:
+        return None, f"not one number: {_quote(last[4:])}"
+    if not _REASONING.search(text, 0, len(text) - len(last)):
+        return None, "no reasoning: nothing before the marker line"
+    if len(_first_turn(text)) < len(text):
+        return None, "follow-up question: the marker line is not in the first turn"
+    return number, ""
+
+
+def _first_turn(text: str) -> str:
+    """The text up to a question or turn that the model invented; one that opens it is not a follow-up."""
+    if cut := _TURN.search(text):
+        text = text[: cut.start()]
+    if ("<" in text or "[" in text) and (cut := _ROLE.search(text, 1)):
+        text = text[: cut.start()]
+    return text
+
+
+def _last_number(completion: str) -> str | None:
+    """The last number of the first turn in lowest form; None when there is none or it cannot be read."""
+    text = _first_turn(completion.strip())
+    if not text.isascii():
+        text = _INVISIBLE.sub("", text)
+    if not text.isascii() or "\\" in text or "{," in text:
+        text = _GROUPING.sub(",", text)
+    found = _LAST_START.match(text)
+    if not found:
+        return None
+    start = found.end() - 1
+    token = _TOKEN.match(text[start : start + 2 * _MAX_LENGTH])
+    before = _PREFIX.search(text, max(0, start - 5), start)
+    assert token and before  # a digit stands at start, and every part of the prefix may be absent
+    sign = "-" if before["sign"] or before["inner"] else ""
+    return canonical_number(sign + (before["point"] or "") + _ON_THE_HOUR.sub("", token[0]))
+
+
+def _quote(text: str) -> str:
+    """The start of a text that may hold anything, as ASCII, for a table cell."""
+    return ascii(text.strip()[:40])

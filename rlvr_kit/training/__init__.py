@@ -1,0 +1,1 @@
+"""A recipe becomes a trained run folder: the plan, the training, its guards."""

@@ -1,0 +1,145 @@
+"""A run before it starts: what its batch numbers mean, what it takes, and a refusal of what cannot work."""
+
+import os
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from rlvr_kit.errors import InputError
+from rlvr_kit.machine import training_memory
+from rlvr_kit.recipe import Recipe
+from rlvr_kit.training.step_cost import memory_by_part, model_config, prompt_tokens
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+#: What TRL 1.16 takes for the settings that a recipe leaves open.
+DEFAULTS = {
+    "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "num_generations": 8,
+    "num_iterations": 1, "max_completion_length": 512, "max_steps": -1, "num_train_epochs": 3,
+    "learning_rate": 1e-6, "temperature": 1,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will need. rich prints it as a table."""
+
+    recipe: str
+    prompts: int  # in a step, over all devices
+    group: int  # completions to each prompt
+    completions: int  # in a step
+    rows: int  # completions in one loss pass on one device
+    steps: int
+    total_completions: int  # in the whole run
+    tokens: dict[str, int]  # prompts: median, longest, shared; completion: at most; context: the model's
+    parameters: dict[str, int]  # all, trained
+    memory: dict[str, float]  # GiB by part, and at once
+    available: float  # GiB
+    machine: str
+    seconds: dict[str, float] | None  # of a step here, by a probe: sampling, learning
+    minutes: float | None  # of the run, held-out measurements included
+    remark: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and strings, for JSON."""
+        return asdict(self)
+
+    def in_words(self) -> dict[str, str]:
+        """The plan in words, for a table."""
+        tokens, parameters, seconds = self.tokens, self.parameters, self.seconds
+        text = {
+            "a step": f"{self.prompts} prompts x {self.group} completions = {self.completions} completions, "
+            f"in loss passes of {self.rows} (TRL's batch sizes count completions)",
+            "the run": f"{self.steps:,} steps, {self.total_completions:,} completions",
+            "prompts": "{median} tokens, longest {longest}; first {shared} common to all".format(**tokens),
+            "context": "{longest} + {completion} for the completion, of {context:,} tokens".format(**tokens),
+            "parameters": f"{parameters['all']:,}, of which {parameters['trained']:,} are trained",
+        }  # fmt: skip
+        text |= {f"memory: {part}": f"at most {gib:.2f} GiB" for part, gib in self.memory.items()}
+        text |= {"memory there is": f"{self.available:.1f} GiB ({self.machine})", "time": "not measured"}
+        if seconds:
+            text["time"] = "{sampling:.1f} s to sample and {learning:.1f} s to learn a step".format(**seconds)
+            text["time"] += f", about {self.minutes:.0f} min in all"
+        return text | ({"note": self.remark} if self.remark else {})
+
+    def __rich__(self) -> "Table":
+        from rich.table import Table
+
+        table = Table(title=f"Plan of recipe {self.recipe}", show_header=False)
+        for name, text in self.in_words().items():
+            table.add_row(name, text)
+        return table
+
+
+def plan(recipe: Recipe, gpu_memory: float | None = None, seconds: dict[str, float] | None = None) -> Plan:
+    """Work out what ``recipe`` needs, here or on a GPU of ``gpu_memory`` GiB.
+
+    ``seconds``: of one step, ``sampling`` and ``learning``, where they were measured (time_step.py).
+
+    Raises:
+        UserError: the run cannot work; the message names all that is wrong and what to change.
+
+    Example:
+        >>> from rlvr_kit.recipe import load_recipe
+        >>> plan(load_recipe("smoke")).prompts
+        2
+    """
+    given = DEFAULTS | recipe.grpo
+    for key in DEFAULTS:
+        if not isinstance(given[key], int | float):
+            raise InputError(f"recipe {recipe.name}: grpo.{key} is {given[key]!r}, not a number")
+    devices, problems = int(os.environ.get("WORLD_SIZE", 1)), len(recipe.training_problems())
+    rows, group = int(given["per_device_train_batch_size"]), int(given["num_generations"])
+    completions = rows * devices * int(given["gradient_accumulation_steps"])
+    # TRL samples for several steps at once when told so, and then takes its prompts in batches of that size.
+    waves = recipe.grpo.get("steps_per_generation")
+    sampled = recipe.grpo.get("generation_batch_size") or (rows * devices * waves if waves else completions)
+    whole = -(-max(sampled, 1) // max(group, 1)) * group
+    _refuse(recipe, {
+        "grpo.num_generations is below 2, and completions are compared in their group: try 8": group < 2,
+        f"{sampled} completions (grpo.per_device_train_batch_size x gradient_accumulation_steps x devices) "
+        f"are not whole groups of {group}: make it {whole}, or change grpo.num_generations": sampled != whole,
+        f"a batch takes {whole // max(group, 1)} prompts and there are {problems}: raise data.train_size":
+            whole > problems * group > 0,
+        "grpo.learning_rate is not above 0, so nothing would be learned": given["learning_rate"] <= 0,
+        "grpo.temperature is not above 0, so a group would be all equal": given["temperature"] <= 0,
+        "grpo.max_steps is 0: say how many steps to train": given["max_steps"] == 0,
+        "grpo.max_completion_length is below 1": given["max_completion_length"] < 1,
+        "rewards.format and rewards.correct are 0, so all rewards would be equal":
+            recipe.rewards.format == recipe.rewards.correct == 0,
+    })  # fmt: skip
+    config, own = model_config(recipe)
+    remark = None if own else "the model is not here: its sizes are the kit's own, prompt tokens a guess"
+    tokens = prompt_tokens(recipe, guess=not own)
+    tokens |= {"completion": int(given["max_completion_length"]), "context": config.max_position_embeddings}
+    memory, parameters = memory_by_part(
+        recipe, config, tokens, rows, sampled // devices, group, bool(gpu_memory)
+    )
+    available, machine = (gpu_memory, "a GPU of that size") if gpu_memory else training_memory()
+    parts = ", ".join(f"{part} {gib:.1f}" for part, gib in memory.items() if part != "at once")
+    _refuse(recipe, {
+        "a prompt of {longest} tokens and a completion of {completion} exceed the model's context of "
+        "{context}: lower prompt.shots or grpo.max_completion_length".format(**tokens):
+            tokens["longest"] + tokens["completion"] > tokens["context"],
+        f"it needs up to {memory['at once']:.1f} GiB ({parts}) and there are {available:.1f} ({machine}): "
+        "lower grpo.per_device_train_batch_size (and raise grpo.gradient_accumulation_steps) or "
+        "grpo.max_completion_length, or train with lora": memory["at once"] > available,
+    })  # fmt: skip
+    steps = int(given["max_steps"])
+    if steps < 0:
+        batches = problems * group // sampled * int(given["num_iterations"])
+        steps = int(given["num_train_epochs"] * batches * sampled // completions)
+    minutes = None
+    if seconds:
+        measured = (steps // recipe.evaluation.every_steps + 1) * recipe.evaluation.heldout / completions
+        minutes = (steps * sum(seconds.values()) + measured * seconds["sampling"]) / 60
+    return Plan(
+        recipe.name, completions // group, group, completions, rows, steps, steps * completions, tokens,
+        parameters, memory, available, machine, seconds, minutes, remark,
+    )  # fmt: skip
+
+
+def _refuse(recipe: Recipe, wrong: dict[str, bool]) -> None:
+    reasons = [reason for reason, is_so in wrong.items() if is_so]
+    if reasons:
+        raise InputError(f"recipe {recipe.name} cannot work: {'; '.join(reasons)}")

@@ -1,0 +1,144 @@
+"""What a recipe takes: tokens of its prompts, memory by part, seconds of a step. plan.py judges them."""
+
+from os.path import commonprefix
+from statistics import median
+from typing import TYPE_CHECKING
+
+from rlvr_kit.errors import InputError, UserError
+from rlvr_kit.machine import GIB, pick_dtype
+from rlvr_kit.recipe import Recipe
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+#: Python, torch, transformers and TRL before any model, resident on a CPU (measured).
+LIBRARIES = 0.6 * GIB
+#: hidden, intermediate, layers, heads, key-value heads of the GPU recipes' models: to plan without the Hub.
+QWEN = {
+    "Qwen/Qwen2.5-0.5B": (896, 4864, 24, 14, 2),
+    "Qwen/Qwen2.5-0.5B-Instruct": (896, 4864, 24, 14, 2),
+    "Qwen/Qwen2.5-1.5B-Instruct": (1536, 8960, 28, 12, 2),
+}
+
+
+def model_config(recipe: Recipe) -> tuple["PretrainedConfig", bool]:
+    """The model's sizes without its weights, and whether they are the model's own or this module's table.
+
+    Raises:
+        UserError: neither the Hub, nor its cache, nor a folder has them.
+    """
+    from transformers import AutoConfig, Qwen2Config
+
+    from rlvr_kit.models import find_model, load_policy
+
+    name = recipe.model.name
+    if name == "tiny-random":
+        return load_policy(name).config, True
+    try:
+        source = find_model(name, recipe.model.revision)
+        return AutoConfig.from_pretrained(source, revision=recipe.model.revision), True
+    except UserError:
+        if name not in QWEN:
+            raise
+    except (OSError, ValueError) as error:
+        if name not in QWEN:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(f"the sizes of model {name!r} cannot be read: {reason}") from None
+    hidden, intermediate, layers, heads, kv_heads = QWEN[name]
+    return Qwen2Config(
+        hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=kv_heads, vocab_size=151936,
+        max_position_embeddings=32768, tie_word_embeddings=True,
+    ), False  # fmt: skip
+
+
+def prompt_tokens(recipe: Recipe, guess: bool = False) -> dict[str, int]:
+    """Tokens of the training prompts as the model gets them: ``median``, ``longest``, ``shared`` by all.
+
+    Counted on the 100 longest questions and an even sample of the others. ``guess``, for want of a tokenizer:
+    three characters a token, which is about what prompts with worked examples from GSM8K come to.
+    """
+    from rlvr_kit.models import load_tokenizer
+
+    questions = sorted(recipe.training_problems()["question"], key=len, reverse=True)
+    questions = questions[:100] + questions[100 :: max(1, len(questions) // 200)]
+    template = recipe.template()
+    tokenizer = None if guess else load_tokenizer(recipe.model.name, recipe.model.revision)
+    texts = [template.render(tokenizer, question) for question in questions]
+    ids = tokenizer(texts, add_special_tokens=False)["input_ids"] if tokenizer else [t[::3] for t in texts]
+    lengths = sorted(map(len, ids))
+    shared = len(commonprefix([list(each) for each in ids]))
+    return {"median": int(median(lengths)), "longest": lengths[-1], "shared": shared}
+
+
+def memory_by_part(
+    recipe: Recipe, config: "PretrainedConfig", tokens: dict[str, int], rows: int, sampled: int,
+    group: int, gpu: bool = False,
+) -> tuple[dict[str, float], dict[str, int]]:  # fmt: skip
+    """GiB on one device at worst, by part and "at once"; and the parameters, ``all`` and ``trained``.
+
+    ``rows`` completions are in one loss pass, ``sampled`` are sampled at once in groups of ``group``.
+    ``gpu``: on a GPU, whatever machine this is, which is not measured here. On a CPU the peaks of five runs of
+    SmolLM2-135M with LoRA (16 and 32 rows, 24 and 48 tokens, 0, 2 and 8 shots) were between 25 % below and 3 % above
+    the estimate; a notebook that had also evaluated and timed a step in the same process held 0.5 GiB more than it.
+    """
+    import torch
+    from peft import get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from rlvr_kit.engine.token_logps import ROWS_AT_ONCE
+    from rlvr_kit.training.configs import lora_config
+
+    gpu = gpu or torch.cuda.is_available()
+    four_bit, lora, tree = recipe.model.load_in_4bit, lora_config(recipe), recipe.run.shared_prefix
+    auto = gpu and recipe.model.dtype == "auto"
+    size = 2 if auto else pick_dtype(recipe.model.dtype).itemsize
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+        total = model.num_parameters()
+        linear = sum(m.weight.numel() for m in model.model.modules() if isinstance(m, torch.nn.Linear))
+        trained = get_peft_model(model, lora).num_parameters(only_trainable=True) if lora else total
+    train_size = 4 if lora else size  # peft keeps its own weights in float32
+    common = tokens["shared"] if tree else 0
+    own, completion = tokens["longest"] - common, tokens["completion"]
+    prompts = min(rows, sampled // group) if tree else rows
+    positions = common + prompts * own + rows * completion
+    # Kept for the backward pass per token and layer, counted with torch's saved_tensors_hooks on Llama and
+    # Qwen2. With float32 LoRA on bfloat16 weights the conversions are kept as well.
+    kept = 12 * config.hidden_size + 4 * config.intermediate_size
+    kept *= 1.6 if lora and size == 2 else 1.0
+    head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    layers, kv = config.num_hidden_layers, config.num_key_value_heads * head_width
+    keys = ("activation_checkpointing", "gradient_checkpointing")  # the second is the older name; TRL: True
+    checkpointing = all(recipe.grpo.get(key, True) for key in keys)
+    activations = positions * size * (kept + layers * config.hidden_size if checkpointing else layers * kept)
+    # The keys and values that each branch of the tree attends to are laid out once a layer and kept as well.
+    activations += (
+        tree * rows * (common + own + completion) * 2 * kv * size * (1 if checkpointing else layers)
+    )
+    cache = 2 * layers * kv * size * (common + sampled * (own + completion))
+    scored = ROWS_AT_ONCE if lora and tree and not gpu else min(positions, 4096)  # tokens scored at once
+    tiles = (
+        3 * 4 * min(config.vocab_size, 49152) * scored
+    )  # logits, their exponentials, and one more of the kind
+    draws = 4 * 4 * config.vocab_size * sampled  # logits, their softmax, and the noise that samples from it
+    bytes_of = {
+        "libraries": 0.0 if gpu else LIBRARIES,
+        "weights": (linear * 0.56 + (total - linear) * 2) if four_bit else float(total * size),
+        "reference model": float(total * size) if recipe.grpo.get("beta") and not lora else 0.0,
+        "gradients": float(trained * train_size),
+        "optimizer": 2.0 * trained * (1 if "8bit" in str(recipe.grpo.get("optim")) else train_size),
+        "activations": float(activations + tree * (common + prompts * own) ** 2 * (1 + size)),
+        "key-value cache": float(cache),
+        "weights with LoRA merged": float(linear * size) if lora and tree and not four_bit else 0.0,
+        "logits": float(max(tiles, draws)),
+    }
+    learning = bytes_of["gradients"] + bytes_of["activations"] + tiles
+    # What the backward pass holds for moments: a quarter, by the measured peaks of real runs.
+    bytes_of["workspace"] = learning / 4
+    parts = {part: amount / GIB for part, amount in bytes_of.items() if amount}
+    at_once = sum(parts.values())
+    if gpu:  # sampling and learning take turns; a CPU's allocator hardly gives back what the first one had
+        sampling = bytes_of["key-value cache"] + bytes_of["weights with LoRA merged"]
+        at_once -= min(sampling, learning * 1.25) / GIB
+    return parts | {"at once": at_once}, {"all": total, "trained": trained}

@@ -1,0 +1,141 @@
+"""Run the notebooks with no one watching: papermill executes them in order with one set of parameters.
+
+The executed copies stay in the run folder; at the end their report and the headline figures are written.
+"""
+
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+from tqdm import tqdm
+from traitlets.config import Config
+
+from rlvr_kit.errors import InputError
+from rlvr_kit.measure.evaluation import compare
+from rlvr_kit.measure.plots import save, training_curves
+from rlvr_kit.paths import PROJECT
+from rlvr_kit.recipe import load_recipe
+from rlvr_kit.run_folder import Run, atomic
+from rlvr_kit.tutorial.report import build_report, headline
+
+#: Seconds between two lines about a training that goes on inside a cell.
+SHOWN_EVERY = 30.0
+HEADLINE = ("n", "strict", "strict_ci", "lenient", "format", "truncated")
+
+
+def run_notebooks(recipe: str, out: str | Path, seed: int = 0, notebooks: list[Path] | None = None) -> Path:
+    """Execute `notebooks` (the whole series) into the new run folder `out`; return its report.html.
+
+    Raises UserError when `out` holds a run already, or when a cell fails: the message names notebook, cell
+    and error, and the copy in ``out/notebooks/`` shows how far it came.
+
+    >>> run_notebooks("smoke", "runs/first")  # doctest: +SKIP
+    """
+    settings, out, began = load_recipe(recipe), Path(out).resolve(), time.perf_counter()
+    for name in ("notebooks", "log.jsonl", "summary.json"):
+        if (out / name).exists():
+            raise InputError(
+                f"{out} holds another run ({name} is there): choose another folder, or remove it"
+            )
+    recipe = str(Path(recipe).resolve()) if Path(recipe).is_file() else recipe  # cells may run elsewhere
+    parameters = {"RECIPE": recipe, "RUN_DIR": str(out), "SEED": seed}
+    todo = sorted((PROJECT / "notebooks").glob("*.ipynb")) if notebooks is None else notebooks
+    copies = [out / "notebooks" / notebook.name for notebook in todo]
+    for i, (notebook, copy) in enumerate(zip(todo, copies, strict=True), 1):
+        _execute(notebook, copy, parameters, f"{i}/{len(todo)} {notebook.stem}")
+    run = Run(out)
+    measured = run.summary() if (out / "summary.json").exists() else {}  # what training left
+    (base_rows, base), (tuned_rows, tuned) = run.evaluation("base"), run.evaluation("tuned")
+    comparison = compare(base_rows, tuned_rows)
+    summary = {
+        "recipe": settings.name,
+        "model": settings.model.name,
+        "data": settings.data.source,
+        "minutes": round((time.perf_counter() - began) / 60, 1),
+        "peak_memory_gib": measured.get("peak_memory_gib"),
+        "base": {figure: base[figure] for figure in HEADLINE},
+        "tuned": {figure: tuned[figure] for figure in HEADLINE},
+        "mcnemar_p": comparison.p,
+    }
+    run.write_summary(summary)
+    curves = None
+    if (out / "log.jsonl").exists():
+        curves = save(training_curves(run), out / "figures" / "curves").with_suffix(".png")
+    page = build_report(copies, summary, comparison.sentence, curves)
+    with atomic(out / "report.html") as draft:
+        draft.write_text(page, encoding="utf-8")
+    _point_latest_at(out)
+    print("", *headline(summary), comparison.sentence, f"Report: {out / 'report.html'}", sep="\n")
+    return out / "report.html"
+
+
+def _execute(notebook: Path, copy: Path, parameters: dict[str, Any], title: str) -> None:
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    bar = {"desc": title, "mininterval": 0.1 if sys.stderr.isatty() else 30}  # no torrent in a CI log
+    quiet = ["--log-level=ERROR"]  # each kernel would warn that it talks to us over a local socket
+    try:
+        with _training_shown(Path(parameters["RUN_DIR"])):
+            papermill.execute_notebook(
+                notebook, copy, parameters, progress_bar=bar, cwd=PROJECT, extra_arguments=quiet,
+                config=Config(KernelManager={"transport": "tcp" if _loopback_works() else "ipc"}),
+            )  # fmt: skip
+    except Exception as error:  # of papermill, its client or the kernel: whichever, say where and what
+        name, text = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", error)
+        if name == "DeadKernelError":
+            text = "the kernel was killed, most often because memory ran out"
+        where = "could not start"
+        for cell in nbformat.read(copy, as_version=4).cells if copy.exists() else []:
+            if cell.metadata.get("papermill", {}).get("start_time"):  # the last one that did
+                where = f"failed at cell {cell.id}, {cell.source.strip().partition(chr(10))[0]!r}"
+        kept = f" (how far it came: {copy})" if copy.exists() else ""
+        raise InputError(f"{notebook.name} {where}: {name}: {text}{kept}") from error
+
+
+@contextmanager
+def _training_shown(out: Path) -> Iterator[None]:
+    """While a cell trains for minutes papermill's bar stands still: show the last line of the training's log."""
+    over = threading.Event()
+
+    def watch() -> None:
+        shown = (time.time(), "")  # what an earlier notebook trained is no news
+        while not over.wait(SHOWN_EVERY):
+            logs = [(log.stat().st_mtime, str(log)) for log in out.rglob("log.jsonl")]
+            if logs and (last := max(logs)) > shown:
+                shown = last
+                with suppress(ValueError):  # a line that is only half written
+                    line = json.loads(Path(last[1]).read_text(encoding="utf-8").splitlines()[-1])
+                    reward = f", reward {line['reward']:.2f}" if line.get("reward") is not None else ""
+                    tqdm.write(f"  training: step {line['step']}{reward}", sys.stderr)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def _loopback_works() -> bool:
+    """Whether this machine can talk to itself by network; with no network at all, a kernel talks by files."""
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            socket.create_connection(server.getsockname(), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _point_latest_at(out: Path) -> None:
+    latest, draft = out.parent / "latest", out.parent / f".latest.{os.getpid()}"
+    if latest.is_symlink() or not latest.exists():
+        with suppress(OSError):  # some file systems have no links, and the run is good without one
+            draft.symlink_to(out.name)
+            os.replace(draft, latest)

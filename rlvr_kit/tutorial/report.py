@@ -1,0 +1,115 @@
+"""All that a run of the notebooks shows, as one HTML page that needs no network.
+
+nbconvert turns each executed notebook into HTML; pictures are embedded, formulas become MathML, and links
+between notebooks become links within the page. The page around them is ``report.html.j2``.
+"""
+
+from base64 import b64encode
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from bs4 import BeautifulSoup
+from jinja2 import Environment, PackageLoader, pass_context
+from latex2mathml.converter import convert
+from nbconvert.exporters import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from pygments.formatters import HtmlFormatter
+
+from rlvr_kit.measure.statistics import wilson_interval
+from rlvr_kit.paths import PROJECT
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+SHARES = {
+    "strict": "Correct, strict",
+    "lenient": "Correct, lenient",
+    "format": "Well-formed",
+    "truncated": "Cut off",
+}
+
+
+def headline(summary: dict[str, Any]) -> list[str]:
+    """The figures of summary.json as lines of text.
+
+    >>> headline(run.summary())[1]  # doctest: +SKIP
+    '  Correct, strict   base 5.0% (2.7% to 9.0%)    tuned 40.0% (33.5% to 46.9%)'
+    """
+    lines = [f"{summary['base']['n']} test problems, with 95 % intervals:"]
+    lines += [f"  {name:<17} base {base:<24} tuned {tuned}" for name, base, tuned in _table(summary)]
+    return [*lines, _costs(summary)]
+
+
+def build_report(
+    copies: list[Path], summary: dict[str, Any], conclusion: str, curves: Path | None = None
+) -> str:
+    """One HTML page: the figures of `summary`, the picture `curves` (a PNG), and the executed notebooks `copies`."""
+    page = Environment(loader=PackageLoader("rlvr_kit", "."), autoescape=True).get_template("report.html.j2")
+    return page.render(
+        summary=summary,
+        conclusion=conclusion,
+        table=_table(summary),
+        costs=_costs(summary),
+        curves=b64encode(curves.read_bytes()).decode() if curves else None,
+        sections=[_section(copy) for copy in copies],
+        code_css=HtmlFormatter().get_style_defs(".highlight"),
+    )
+
+
+def _table(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
+    def cell(side: dict[str, Any], share: str) -> str:
+        low, high = wilson_interval(side[share] * side["n"], side["n"])
+        return f"{side[share]:.1%} ({low:.1%} to {high:.1%})"
+
+    return [(name, cell(summary["base"], key), cell(summary["tuned"], key)) for key, name in SHARES.items()]
+
+
+def _costs(summary: dict[str, Any]) -> str:
+    memory = summary["peak_memory_gib"]
+    peak = "not measured" if memory is None else f"{memory:.1f} GiB"
+    return f"All notebooks: {summary['minutes']} minutes. Training's peak memory: {peak}."
+
+
+def _section(copy: Path) -> dict[str, Any]:
+    """One notebook as a part of the page, with ids that no other notebook has."""
+    notebook = nbformat.read(copy, as_version=4)
+    notebook.metadata.pop("widgets", None)  # a widget is drawn by JavaScript that comes from a CDN
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+    soup = BeautifulSoup(Fragment(template_name="basic").from_notebook_node(notebook)[0], "html.parser")
+    for anchor in soup.find_all("a", class_="anchor-link"):
+        anchor.decompose()
+    for tag in soup.find_all(id=True):
+        tag["id"] = f"{copy.stem}--{tag['id']}"
+    for link in soup.find_all("a", href=True):
+        target, _, part = link["href"].partition("#")
+        if not target or target.endswith(".ipynb"):
+            link["href"] = f"#{Path(target or copy).stem}" + (f"--{part}" if part else "")
+    headings = [(heading["id"], heading.get_text()) for heading in soup.find_all("h2", id=True)]
+    title = soup.h1.get_text() if soup.h1 else copy.stem
+    return {"id": copy.stem, "title": title, "headings": headings, "body": str(soup)}
+
+
+class MathML(IPythonRenderer):
+    """Markdown to HTML with formulas as MathML, which browsers draw without MathJax from a CDN."""
+
+    def inline_math(self, body: str, display: str = "inline") -> str:
+        try:
+            return convert(body, display=display)
+        except Exception:  # printed text with two dollar signs in it need not be a formula
+            return f"<code>${escape(body)}$</code>"
+
+    def block_math(self, body: str) -> str:
+        return self.inline_math(body, "block")
+
+
+class Fragment(HTMLExporter):
+    """A notebook's HTML, without the page around it."""
+
+    @pass_context
+    def markdown2html(self, context: Any, source: str) -> str:
+        """As nbconvert does it, with our renderer."""
+        attachments = context.get("cell", {}).get("attachments", {})
+        images = {"attachments": attachments, "embed_images": True, "path": str(PROJECT / "notebooks")}
+        return MarkdownWithMath(renderer=MathML(escape=False, **images)).render(source)

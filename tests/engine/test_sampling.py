@@ -1,0 +1,176 @@
+"""Sampling through the prompt tree gives what plain generation gives, one row at a time."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+from rlvr_kit.engine.decoding import merged_adapter, reason_not_to_share
+from rlvr_kit.engine.sampling import decode, generate, pick_tokens
+from rlvr_kit.models import load_policy, load_tokenizer
+
+TOKENIZER = load_tokenizer("tiny-random")
+
+
+def tiny(kind: str) -> torch.nn.Module:
+    shape = dict(
+        vocab_size=len(TOKENIZER), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, eos_token_id=TOKENIZER.eos_token_id,
+        pad_token_id=TOKENIZER.pad_token_id, bos_token_id=None, initializer_range=0.3,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = (
+        LlamaForCausalLM(LlamaConfig(**shape)) if kind == "llama" else Qwen2ForCausalLM(Qwen2Config(**shape))
+    )
+    return model.eval()
+
+
+PROMPTS = ["Solve. 3+4=", "Solve. 12 apples and 7 more?", "Solve. 1"]
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+@pytest.mark.parametrize("prompts", [PROMPTS, ["no", "common beginning"], ["alone"], ["ab", "abc"]])
+def test_greedy_completions_are_those_of_transformers(kind: str, prompts: list[str]) -> None:
+    model = tiny(kind)
+    ours = generate(model, TOKENIZER, prompts, max_new_tokens=12)
+    for prompt, [completion] in zip(prompts, ours, strict=True):
+        ids = TOKENIZER(prompt, return_tensors="pt")["input_ids"]
+        theirs = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False)[
+            0, ids.shape[1] :
+        ]
+        assert completion.ids == theirs.tolist()
+        assert completion.truncated == (completion.ids[-1] != TOKENIZER.eos_token_id)
+
+
+def test_samples_follow_the_models_distribution() -> None:
+    model, prompt = tiny("llama"), TOKENIZER(PROMPTS[0])["input_ids"]
+    n = 4000
+    noise = torch.Generator().manual_seed(1)
+    rows = decode(model, TOKENIZER, [prompt], [0] * n, max_new_tokens=2, temperature=0.8, noise=noise)
+    probs = (model(torch.tensor([prompt])).logits[0, -1] / 0.8).softmax(-1)
+    firsts = torch.bincount(torch.tensor([row.ids[0] for row in rows]), minlength=len(probs))
+    chi2 = ((firsts - n * probs) ** 2 / (n * probs).clamp(min=1e-9))[n * probs > 5].sum().item()
+    cells = int((n * probs > 5).sum())
+    assert chi2 < cells + 5 * (2 * cells) ** 0.5  # mean and five standard deviations of a chi-squared
+    # The second token too: it is drawn after the row's own first one.
+    top = int(firsts.argmax())
+    given_top = [row.ids[1] for row in rows if row.ids[0] == top and len(row.ids) == 2]
+    second = (model(torch.tensor([[*prompt, top]])).logits[0, -1] / 0.8).softmax(-1)
+    best = int(second.argmax())
+    share, expected = given_top.count(best) / len(given_top), second[best].item()
+    assert abs(share - expected) < 5 * (expected * (1 - expected) / len(given_top)) ** 0.5
+
+
+def test_top_k_and_top_p_cut_the_tail() -> None:
+    logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]])).repeat(2000, 1)
+    assert set(pick_tokens(logits, 1.0, 1.0, 2, None)[0].tolist()) == {0, 1}
+    assert set(pick_tokens(logits, 1.0, 0.75, 0, None)[0].tolist()) == {0, 1}
+    assert set(pick_tokens(logits, 0.0, 1.0, 0, None)[0].tolist()) == {0}
+    entropy = pick_tokens(logits, 1.0, 1.0, 0, None)[1][0].item()
+    assert entropy == pytest.approx(
+        torch.distributions.Categorical(logits=logits[0]).entropy().item(), rel=1e-5
+    )
+
+
+def test_a_stop_string_ends_a_completion_and_is_cut_from_text_and_ids() -> None:
+    model = tiny("llama")
+    [[free]] = generate(model, TOKENIZER, ["Solve. 3+4="], max_new_tokens=30)
+    stop = next(char for char in free.text[2:] if char.isascii() and char not in free.text[:2])
+    place = free.ids.index(TOKENIZER(stop)["input_ids"][0])
+    [[cut]] = generate(model, TOKENIZER, ["Solve. 3+4="], max_new_tokens=30, stop=[stop])
+    assert cut.text == free.text[: free.text.index(stop)]
+    assert not cut.truncated
+    assert cut.ids == free.ids[:place]
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.integers(1, 7))
+def test_samples_of_one_seed_are_repeated_and_in_order(batch_size: int) -> None:
+    model = load_policy("tiny-random")
+    first = generate(
+        model, TOKENIZER, PROMPTS, samples=2, temperature=1.0, max_new_tokens=5, batch_size=batch_size
+    )
+    again = generate(
+        model, TOKENIZER, PROMPTS, samples=2, temperature=1.0, max_new_tokens=5, batch_size=batch_size
+    )
+    assert first == again
+    assert [len(each) for each in first] == [2, 2, 2]
+
+
+def test_batches_are_reported_as_they_come() -> None:
+    seen: dict[int, list] = {}
+    all_of_them = generate(
+        load_policy("tiny-random"), TOKENIZER, PROMPTS, max_new_tokens=3, batch_size=2, on_batch=seen.update
+    )
+    assert [seen[i] for i in range(3)] == all_of_them
+
+
+def test_decoding_with_lora_uses_the_adapter_and_leaves_the_weights_as_they_were() -> None:
+    from peft import LoraConfig, get_peft_model
+
+    base = tiny("llama")
+    model = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
+    model.eval()
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    ids = TOKENIZER(PROMPTS[1], return_tensors="pt")["input_ids"]
+    expected = model(ids).logits
+    with merged_adapter(model) as policy:
+        assert reason_not_to_share(policy) is None
+        torch.testing.assert_close(policy(ids).logits, expected, rtol=1e-4, atol=1e-4)
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+    [[ours]] = generate(model, TOKENIZER, [PROMPTS[1]], max_new_tokens=8)
+    theirs = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False)
+    assert ours.ids == theirs[0, ids.shape[1] :].tolist()
+
+
+@pytest.mark.parametrize(
+    "lora",
+    [
+        {"target_modules": ["q_proj", "embed_tokens"]},
+        {"target_modules": "all-linear", "use_dora": True},
+        {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+    ],
+    ids=["embedding", "DoRA", "saved module"],
+)
+def test_an_adapter_that_cannot_be_merged_is_sampled_from_all_the_same(lora: dict) -> None:
+    """A policy must never be sampled without what it has learned."""
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(tiny("llama"), LoraConfig(r=4, init_lora_weights=False, **lora)).eval()
+    for name, weight in model.named_parameters():
+        if "modules_to_save" in name or "lora_B" in name or "embedding" in name:
+            torch.nn.init.normal_(weight.data, std=0.5)
+    check_against_transformers(model)
+    with model.disable_adapter():
+        base = generate(model, TOKENIZER, PROMPTS, max_new_tokens=8)
+    assert [c.ids for [c] in generate(model, TOKENIZER, PROMPTS, max_new_tokens=8)] != [c.ids for [c] in base]
+
+
+@pytest.mark.parametrize("kind", ["mistral", "gemma2", "qwen3", "gpt2"])
+def test_other_architectures_are_decoded_by_their_own_forward_pass(kind: str) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shape = dict(
+        vocab_size=len(TOKENIZER), hidden_size=32, intermediate_size=48, num_hidden_layers=2, head_dim=8,
+        num_attention_heads=4, num_key_value_heads=2, eos_token_id=TOKENIZER.eos_token_id,
+        pad_token_id=TOKENIZER.pad_token_id, bos_token_id=None, initializer_range=0.3,
+    )  # fmt: skip
+    if kind in ("mistral", "gemma2"):
+        shape["sliding_window"] = 6  # shorter than the prompts, so that ignoring it would show
+    if kind == "gpt2":
+        shape.pop("intermediate_size"), shape.pop("num_key_value_heads"), shape.pop("head_dim")
+    torch.manual_seed(0)
+    check_against_transformers(AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **shape)).eval())
+
+
+def check_against_transformers(model: torch.nn.Module) -> None:
+    """Greedy completions of a batch, some ending before others, are those of one prompt at a time."""
+    for prompt, [completion] in zip(
+        PROMPTS, generate(model, TOKENIZER, PROMPTS, max_new_tokens=8), strict=True
+    ):
+        ids = TOKENIZER(prompt, return_tensors="pt")["input_ids"]
+        theirs = model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False
+        )
+        assert completion.ids == theirs[0, ids.shape[1] :].tolist()

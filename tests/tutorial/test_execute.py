@@ -1,0 +1,233 @@
+"""Fixture notebooks executed headlessly: one run that ends well, one for each way to fail."""
+
+import json
+import re
+import sys
+
+import boto3
+import nbformat
+import papermill
+import pytest
+from bs4 import BeautifulSoup
+from moto import mock_aws
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from rlvr_kit import UserError
+from rlvr_kit.paths import PROJECT
+from rlvr_kit.tutorial.execute import run_notebooks
+from rlvr_kit.tutorial.report import headline
+
+PARAMETERS = 'RECIPE = "cpu"\nRUN_DIR = "runs/tutorial"\nSEED = 0'
+EVALUATE = """\
+import time
+import pandas as pd
+from rlvr_kit.measure.evaluation import summarize
+from rlvr_kit.run_folder import Run
+for label, solved in {"base": 4, "tuned": TUNED}.items():
+    rows = pd.DataFrame({"problem": range(40), "sample": 0, "gold": "1", "extracted": "1"})
+    rows["question"], rows["truncated"] = rows.problem.astype(str), False
+    rows["correct"] = rows["lenient_correct"] = rows["format_ok"] = rows.problem < solved
+    Run(RUN_DIR).save_evaluation(label, rows, summarize(rows))
+for step in range(3):
+    Run(RUN_DIR).append_log({"step": step, "reward": 0.1 * step, "seconds": step, "completions": 8 * step})
+Run(RUN_DIR).write_summary({"peak_memory_gib": 1.25, "steps": 3})
+time.sleep(0.2)
+"""
+PICTURE = """\
+import matplotlib.pyplot as plt
+from tqdm.auto import tqdm
+list(tqdm(range(3)))
+plt.plot([1, 2])
+plt.show()
+"""
+PROSE = r"""
+## Advantage
+
+Each reward against its group, $\hat A_i = \frac{r_i - \bar r}{\sigma}$, or
+
+$$\mathcal L = -\frac{1}{G}\sum_{i=1}^{G} \min(\rho_i \hat A_i, \operatorname{clip}(\rho_i) \hat A_i)$$
+
+It costs `$5` in code, and $\notmath{$ is no formula. See [training](02_train.ipynb#Advantage) and [the paper](https://example.org/paper).
+"""
+
+
+def write_notebook(path, *cells, kernel="python3"):
+    cells = [new_markdown_cell("# " + path.stem), new_code_cell(PARAMETERS), *cells]
+    cells[1].metadata.tags = ["parameters"]
+    for i, cell in enumerate(cells):
+        cell.id = f"c{i:02}"
+    spec = {"name": kernel, "display_name": "Python 3", "language": "python"}
+    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": spec}), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Two notebooks that went well: (run folder, what was printed)."""
+    folder = tmp_path_factory.mktemp("tutorial")
+    hello = "import sys, os\nprint('prefix', sys.prefix)\nprint('cwd', os.getcwd(), RECIPE, SEED)"
+    first = write_notebook(
+        folder / "01_first.ipynb", new_markdown_cell(PROSE), new_code_cell(PICTURE), new_code_cell(hello)
+    )
+    evaluate = new_code_cell(EVALUATE.replace("TUNED", "24"))
+    second = write_notebook(folder / "02_train.ipynb", new_markdown_cell("## Advantage"), evaluate)
+    with pytest.MonkeyPatch.context() as patch:
+        lines = []
+        patch.setattr("builtins.print", lambda *words, sep=" ": lines.extend(sep.join(words).splitlines()))
+        patch.setattr("rlvr_kit.tutorial.execute.SHOWN_EVERY", 0.02)
+        patch.setattr("rlvr_kit.tutorial.execute.tqdm.write", lambda line, file: lines.append(line))
+        report = run_notebooks("smoke", folder / "runs" / "one", seed=7, notebooks=[first, second])
+    assert report == folder / "runs" / "one" / "report.html"
+    return report.parent, lines
+
+
+def test_summary_is_exactly_what_the_evaluations_say(finished):
+    run, _ = finished
+    summary = json.loads((run / "summary.json").read_text())
+    minutes = summary.pop("minutes")
+    assert 0 <= minutes < 2
+    assert summary["mcnemar_p"] == pytest.approx(2 * 0.5**20)  # twenty problems gained, none lost
+    for side, share in {"base": 0.1, "tuned": 0.6}.items():
+        low, high = summary[side].pop("strict_ci")
+        assert low < share < high
+        assert summary[side] == {"n": 40, "strict": share, "lenient": share, "format": share, "truncated": 0}
+    assert summary.keys() == {
+        "recipe", "model", "data", "peak_memory_gib", "base", "tuned", "mcnemar_p"
+    }  # fmt: skip
+    assert (summary["recipe"], summary["model"], summary["data"]) == ("smoke", "tiny-random", "word_problems")
+    assert summary["peak_memory_gib"] == 1.25  # as training left it
+
+
+def test_last_lines_are_the_figures_and_the_report(finished):
+    run, lines = finished
+    summary = json.loads((run / "summary.json").read_text())
+    assert lines[-1].endswith(str(run / "report.html"))
+    assert set(headline(summary)) < set(lines)
+    assert any("A significant gain" in line for line in lines)
+
+
+def test_training_inside_a_cell_is_shown_as_it_goes(finished):
+    _, lines = finished
+    assert "  training: step 2, reward 0.20" in lines
+
+
+def test_latest_points_at_the_run(finished):
+    run, _ = finished
+    assert (run.parent / "latest").resolve() == run
+
+
+def test_cells_run_in_this_environment_with_the_parameters(finished):
+    run, _ = finished
+    copy = nbformat.read(run / "notebooks" / "01_first.ipynb", as_version=4)
+    printed = "".join(out.text for out in copy.cells[-1].outputs)
+    assert f"prefix {sys.prefix}\n" in printed
+    assert f"cwd {PROJECT} smoke 7" in printed
+
+
+def test_report_shows_the_figures_of_the_summary_first(finished):
+    run, _ = finished
+    page = BeautifulSoup((run / "report.html").read_text(), "html.parser")
+    table = page.main.find("table").get_text(" ")
+    assert "Of 40 test problems" in table
+    for side in json.loads((run / "summary.json").read_text()).values():
+        if isinstance(side, dict):
+            low, high = side["strict_ci"]
+            assert f"{side['strict']:.1%} ({low:.1%} to {high:.1%})" in table
+    assert page.main.find("img", src=True).find_next(
+        "section"
+    )  # the training curves stand before all notebooks
+    assert page.main.find(class_="headline").get_text().startswith("A significant gain: 60.0% against 10.0%")
+
+
+def test_report_loads_nothing_from_elsewhere(finished):
+    run, _ = finished
+    text = (run / "report.html").read_text()
+    page = BeautifulSoup(text, "html.parser")
+    loads = [tag for tag in page.find_all(src=True) if not tag["src"].startswith("data:")]
+    assert not loads + page.find_all(["link", "object", "iframe", "base"])
+    assert not re.search(r"url\((?!data:)|@import|cdnjs|unpkg|requirejs|MathJax", text)
+    assert page.find("img")["src"].startswith("data:image/png;base64,")
+
+
+def test_report_draws_formulas_without_javascript(finished):
+    run, _ = finished
+    page = BeautifulSoup((run / "report.html").read_text(), "html.parser")
+    inline, block = page.find_all("math")
+    assert inline["display"] == "inline" and block["display"] == "block"
+    assert {"$5", r"$\notmath{$"} <= {code.get_text() for code in page.find_all("code")}
+    assert "widget" not in page.main.get_text()
+
+
+def test_report_links_lead_somewhere(finished):
+    run, _ = finished
+    page = BeautifulSoup((run / "report.html").read_text(), "html.parser")
+    ids = [tag["id"] for tag in page.find_all(id=True)]
+    inside = [link["href"][1:] for link in page.find_all("a") if link["href"].startswith("#")]
+    assert len(ids) == len(set(ids))
+    assert set(inside) <= set(ids)
+    assert "02_train--Advantage" in inside and "01_first--Advantage" in ids
+    assert page.nav.get_text().count("Advantage") == 2
+
+
+FAILURES = {
+    "a cell raises": (
+        new_code_cell("raise ValueError('bad luck')"),
+        "python3",
+        r"broken\.ipynb failed at cell c03, .*bad luck.*ValueError: bad luck .*notebooks/broken\.ipynb",
+    ),
+    "a cell ends the kernel": (
+        new_code_cell("import os; os._exit(9)"),
+        "python3",
+        r"broken\.ipynb failed at cell c03, .*kernel was killed, most often because memory ran out",
+    ),
+    "there is no such kernel": (new_code_cell("1"), "klingon", r"broken\.ipynb could not start: .*klingon"),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_failure_names_notebook_cell_and_error(failure, tmp_path):
+    cell, kernel, message = FAILURES[failure]
+    cells = [new_code_cell("print('so far')"), cell, new_code_cell("print('never')")]
+    notebook = write_notebook(tmp_path / "broken.ipynb", *cells, kernel=kernel)
+    with pytest.raises(UserError, match=message) as caught:
+        run_notebooks("smoke", tmp_path / "run", notebooks=[notebook, tmp_path / "never.ipynb"])
+    assert len(str(caught.value).splitlines()) == 1
+    partial = (tmp_path / "run" / "notebooks" / "broken.ipynb").read_text()
+    assert ('"so far' in partial) == (kernel == "python3") and '"never' not in partial
+    assert not (tmp_path / "run" / "report.html").exists() and not (tmp_path / "latest").is_symlink()
+
+
+def test_notebook_that_is_not_one(tmp_path):
+    (tmp_path / "torn.ipynb").write_text('{"cells": [')
+    with pytest.raises(UserError, match=r"torn\.ipynb could not start"):
+        run_notebooks("smoke", tmp_path / "run", notebooks=[tmp_path / "torn.ipynb"])
+
+
+@pytest.mark.parametrize("there", ["notebooks", "log.jsonl", "summary.json"])
+def test_folder_of_another_run_is_refused_untouched(there, tmp_path):
+    (tmp_path / there).mkdir()
+    with pytest.raises(UserError, match=f"holds another run .{there}"):
+        run_notebooks("smoke", tmp_path, notebooks=[])
+    assert [path.name for path in tmp_path.iterdir()] == [there]
+
+
+def test_unknown_recipe_leaves_nothing_behind(tmp_path):
+    with pytest.raises(UserError, match="smok"):
+        run_notebooks("smok", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_tuned_like_base_is_no_evidence(tmp_path):
+    notebook = write_notebook(tmp_path / "same.ipynb", new_code_cell(EVALUATE.replace("TUNED", "4")))
+    report = run_notebooks("smoke", tmp_path / "run", notebooks=[notebook])
+    assert "No evidence of a difference" in report.read_text()
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["mcnemar_p"] == 1
+
+
+@mock_aws
+def test_plain_papermill_reads_and_writes_s3(tmp_path):
+    bucket = boto3.resource("s3").create_bucket(Bucket="tutorial")
+    notebook = write_notebook(tmp_path / "plain.ipynb", new_code_cell("print('seed', SEED)"))
+    bucket.upload_file(str(notebook), "plain.ipynb")
+    papermill.execute_notebook("s3://tutorial/plain.ipynb", "s3://tutorial/out.ipynb", {"SEED": 5})
+    assert b"seed 5" in bucket.Object("out.ipynb").get()["Body"].read()

@@ -1,0 +1,94 @@
+"""The notebooks as they are in git (`-k static`), and each executed alone with a tiny model."""
+
+import re
+
+import nbformat
+import papermill
+import pytest
+from bs4 import BeautifulSoup
+
+from rlvr_kit.paths import PROJECT
+from rlvr_kit.tutorial.report import build_report
+
+NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
+PARAMETERS = """\
+RECIPE = "cpu"  # a recipe name, or the path of a recipe file
+RUN_DIR = "runs/tutorial"  # relative to the project folder
+SEED = 0
+"""
+UNWANTED = {
+    "installs": r"^\s*[!%]\s*(pip|conda)\b",
+    "logs in": r"notebook_login|huggingface_hub\.login|hf auth login|wandb\.login|getpass\(",
+    "names a place on one machine": r"(?<![\w.])/(home|root|Users|tmp|work|content|mnt)/\w|\b[A-Z]:\\\\?\w",
+}
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+@each_notebook
+def test_static_stripped(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert not [cell.id for cell in code(notebook) if cell.outputs or cell.execution_count]
+    assert not [cell.id for cell in notebook.cells if set(cell.metadata) - {"tags"}]
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert "widgets" not in notebook.metadata
+
+
+@each_notebook
+def test_static_small_and_mostly_prose(path):
+    notebook = nbformat.read(path, as_version=4)
+    prose = sum(len(cell.source) for cell in notebook.cells if cell.cell_type == "markdown")
+    assert len(notebook.cells) <= 45
+    assert not [cell.id for cell in code(notebook) if len(cell.source.splitlines()) > 15]
+    assert prose > sum(len(cell.source) for cell in code(notebook))
+
+
+@each_notebook
+def test_static_opens_alike(path):
+    first, second = nbformat.read(path, as_version=4).cells[:2]
+    assert first.cell_type == "markdown" and first.source.startswith("# ")
+    assert second.metadata.get("tags") == ["parameters"]
+    assert (second.source + "\n").startswith(PARAMETERS)
+
+
+@each_notebook
+@pytest.mark.parametrize("rule", UNWANTED)
+def test_static_runs_anywhere(path, rule):
+    cells = nbformat.read(path, as_version=4).cells
+    assert not [cell.id for cell in cells if re.search(UNWANTED[rule], cell.source, re.MULTILINE)]
+
+
+@each_notebook
+def test_static_formulas_are_drawn_in_the_report(path):
+    shares = {"n": 9, "strict": 0, "lenient": 0, "format": 0, "truncated": 0}
+    figures = {"minutes": 1, "peak_memory_gib": None, "mcnemar_p": 1, "base": shares, "tuned": shares}
+    page = BeautifulSoup(build_report([path], figures, ""), "html.parser")
+    assert not [
+        math.get_text() for math in page.find_all("math") if "\\" in math.get_text()
+    ]  # unknown commands
+    assert not [code.get_text() for code in page.find_all("code") if re.fullmatch(r"\$.*\$", code.get_text())]
+
+
+@each_notebook
+def test_static_cell_ids_are_short_and_unique(path):
+    ids = [cell.id for cell in nbformat.read(path, as_version=4).cells]
+    assert len(set(ids)) == len(ids)
+    assert not [name for name in ids if not re.fullmatch(r"[\w-]{1,20}", name)]
+
+
+@pytest.mark.parametrize(
+    "path,start",
+    zip(NOTEBOOKS, ("notebooks", ".") * 9, strict=False),
+    ids=lambda v: getattr(v, "stem", "from " + str(v)),
+)
+def test_executes_alone(path, start, tmp_path):
+    parameters = {"RECIPE": "smoke", "RUN_DIR": str(tmp_path / "run"), "SEED": 1}
+    done = papermill.execute_notebook(
+        path, tmp_path / path.name, parameters, progress_bar=False, cwd=PROJECT / start
+    )
+    assert all(cell.execution_count for cell in code(done) if cell.source)
+    assert not [out for cell in code(done) for out in cell.outputs if out.output_type == "error"]
