@@ -60,8 +60,8 @@ lab: setup  ## open JupyterLab on the notebooks
 kernel: setup  ## register .venv as the Jupyter kernel "Python (rlvr_kit)", for SageMaker Studio
 	$(PY) -m ipykernel install --user --name rlvr_kit --display-name "Python (rlvr_kit)"
 
-lambda: setup  ## build the zip of the AWS Lambda reward
-	$(PY) -m rlvr_kit.rewards.aws_lambda
+lambda: setup  ## build the zip of the AWS Lambda reward [TASK=gsm8k, another task's name or its .py file]
+	$(PY) -m rlvr_kit.rewards.aws_lambda $(TASK)
 
 clean:  ## remove runs/ and what the tools left (not .venv)
 	rm -rf runs build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -4,7 +4,7 @@ The rooms, in the order in which data flows. A room imports only from those abov
 
     errors, paths, machine   what can go wrong, where files lie, what this computer has
     models, bundled_model    tokenizer and policy
-    tasks/                   what is asked and how an answer is judged: gsm8k, word_problems, prompts, verifier
+    tasks/                   what is asked and how an answer is judged: one file a task, prompts, verifier
     recipe, run_folder       the YAML file that describes a run, and the folder that a run leaves
     engine/                  one GRPO step, fast and exact: prompt_tree, decoding, sampling, token_logps, grpo_trainer
     measure/                 evaluation, statistics, plots, live_chart
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from rlvr_kit.paths import project_path
     from rlvr_kit.recipe import Recipe, load_recipe
     from rlvr_kit.run_folder import Run
+    from rlvr_kit.tasks.task import Task, load_task
     from rlvr_kit.tasks.verifier import Verdict, verify
     from rlvr_kit.training.plan import plan
     from rlvr_kit.training.train import train
@@ -41,6 +42,8 @@ _HOME = {
     "load_policy": "models",
     "load_tokenizer": "models",
     "project_path": "paths",
+    "Task": "tasks.task",
+    "load_task": "tasks.task",
     "Verdict": "tasks.verifier",
     "verify": "tasks.verifier",
     "Recipe": "recipe",
@@ -58,9 +61,9 @@ _HOME = {
 }
 
 __all__ = [
-    "AWSError", "InputError", "LiveChart", "MachineError", "Recipe", "Run", "UserError", "Verdict", "compare",
-    "evaluate", "evaluate_recipe", "generate", "load_policy", "load_recipe", "load_tokenizer", "plan",
-    "project_path", "step_table", "train", "verify", "wilson_interval",
+    "AWSError", "InputError", "LiveChart", "MachineError", "Recipe", "Run", "Task", "UserError", "Verdict",
+    "compare", "evaluate", "evaluate_recipe", "generate", "load_policy", "load_recipe", "load_task", "load_tokenizer",
+    "plan", "project_path", "step_table", "train", "verify", "wilson_interval",
 ]  # fmt: skip
 
 

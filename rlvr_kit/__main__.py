@@ -40,11 +40,14 @@ def score(
     file: Annotated[
         str, typer.Argument(help="JSON lines with `completion` and `gold` (or `answer`); - is stdin.")
     ] = "-",
+    task: Annotated[
+        str | None, typer.Option(help="Whose verifier judges; as GSM8K's numbers if not given.")
+    ] = None,
 ) -> None:
     """Judge completions with the verifier; verdicts on stdout, a summary on stderr."""
     from rlvr_kit.rewards.score import score_file
 
-    raise typer.Exit(score_file(file))
+    raise typer.Exit(score_file(file, task))
 
 
 @app.command()
@@ -89,9 +92,10 @@ def train(out: Out, recipe: RecipeName = "cpu", overrides: Overrides = []) -> No
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Option(help="bundled, a folder (RUN/model), or a Hub id.")] = "bundled",
-    data: Annotated[
-        str, typer.Option(help="word_problems, gsm8k, or a folder with test.jsonl.")
-    ] = "word_problems",
+    task: Annotated[
+        str | None,
+        typer.Option("--task", "--data", help="Another task than the recipe's (README, 'Your own task')."),
+    ] = None,
     recipe: Annotated[
         str, typer.Option("--recipe", "-r", help="Where prompt, token limit and data settings come from.")
     ] = "cpu",
@@ -113,12 +117,14 @@ def evaluate(
     """Measure a model on the test split: strict and lenient accuracy, with n and 95 % intervals."""
     from rlvr_kit.recipe import load_recipe
 
-    settings = load_recipe(recipe, [f"data.source={data}", f"evaluation.n={n}", *overrides])
+    asked = [f"task={task}"] if task else []
+    settings = load_recipe(recipe, [*asked, f"evaluation.n={n}", *overrides])
     from rlvr_kit.measure.evaluation import evaluate_recipe
     from rlvr_kit.run_folder import Run
 
     folder = out or Path("runs") / "evaluations"
-    label = f"{Path(model).name}-{Path(data).name}-{settings.prompt.shots if shots is None else shots}shot"
+    asked_of = Path(settings.task).stem.replace(":", "-")
+    label = f"{Path(model).name}-{asked_of}-{settings.prompt.shots if shots is None else shots}shot"
     result = evaluate_recipe(
         settings, label=label, model=model, shots=shots, samples=samples, temperature=temperature,
         max_new_tokens=max_new_tokens or settings.max_new_tokens, out=Run(folder),

@@ -13,8 +13,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from rlvr_kit.errors import InputError
-from rlvr_kit.paths import project_path
-from rlvr_kit.tasks.prompts import INSTRUCTION, Template, choose_exemplars
+from rlvr_kit.tasks.prompts import Template, choose_exemplars
+from rlvr_kit.tasks.task import Split, Task, load_task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -39,31 +39,17 @@ class ModelSection(_Section):
 
 
 class DataSection(_Section):
-    """Which problems to train and to measure on."""
+    """How many of the task's problems, and which."""
 
-    source: str = "word_problems"  # word_problems, gsm8k, or a folder with train.jsonl and test.jsonl
-    train_size: int | None = Field(None, ge=1)  # None: all rows of the split (GSM8K and folders only)
+    train_size: int | None = Field(None, ge=1)  # None: all of GSM8K or of a folder, 2,000 of another task
     max_steps: int = Field(3, ge=1, le=3)  # word problems only: calculations a solution takes at most
     seed: int = 0
-
-    def load(self, split: Literal["train", "test"], n: int | None = None) -> "Dataset":
-        """The first ``n`` rows of a split, with their gold."""
-        from rlvr_kit.tasks import gsm8k
-        from rlvr_kit.tasks.word_problems import make_word_problems
-
-        if self.source == "word_problems":
-            return make_word_problems(split, n or 10_000, self.seed, self.max_steps)
-        if self.source == "gsm8k":
-            rows = gsm8k.load_gsm8k(split)
-        else:
-            rows = gsm8k.load_folder(project_path(self.source), split)
-        return rows.select(range(min(n, len(rows)))) if n else rows
 
 
 class PromptSection(_Section):
     """The template that training, evaluation and serving share."""
 
-    instruction: str = INSTRUCTION
+    instruction: str | None = None  # None: the task's own
     shots: int = Field(0, ge=0, le=EXEMPLAR_POOL)
 
 
@@ -129,6 +115,7 @@ class Recipe(_Section):
     """
 
     name: str
+    task: str = "word_problems"  # gsm8k, orders, …, a task's .py file, or a folder like GSM8K's (task.py)
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
     prompt: PromptSection = PromptSection()
@@ -150,12 +137,20 @@ class Recipe(_Section):
         }
 
     @cached_property
+    def loaded_task(self) -> Task:
+        """The task that the recipe names. Raises UserError when it cannot be loaded."""
+        return load_task(self.task)
+
+    def problems(self, split: Split, n: int | None = None) -> "Dataset":
+        """The first ``n`` rows of a split of the task, each with its gold."""
+        options = {"max_steps": self.data.max_steps} if self.task == "word_problems" else {}
+        return self.loaded_task.problems(split, n, self.data.seed, **options)
+
+    @cached_property
     def _train_split(self) -> "Dataset":
         reserved = EXEMPLAR_POOL + self.evaluation.heldout
-        size = self.data.train_size
-        if size is None and self.data.source == "word_problems":
-            size = 2000
-        rows = self.data.load("train", size and size + reserved)
+        size = self.data.train_size or (None if self.loaded_task.whole else 2000)
+        rows = self.problems("train", size and size + reserved)
         if len(rows) <= reserved:
             raise InputError(
                 f"{len(rows)} training rows are too few: {EXEMPLAR_POOL} are kept for exemplars and "
@@ -175,14 +170,21 @@ class Recipe(_Section):
 
     def test_problems(self) -> "Dataset":
         """The rows of the test split that the policy is measured on before and after training."""
-        return self.data.load("test", self.evaluation.n)
+        return self.problems("test", self.evaluation.n)
 
     def template(self, shots: int | None = None) -> Template:
         """The prompt template, with the recipe's number of exemplars unless ``shots`` says otherwise."""
         shots = self.prompt.shots if shots is None else shots
         pool = self._train_split.select(range(EXEMPLAR_POOL)) if shots else None
         exemplars = choose_exemplars(pool, shots, self.run.seed) if pool else ()
-        return Template(instruction=self.prompt.instruction, exemplars=exemplars)
+        return Template(instruction=self.resolved().prompt.instruction or "", exemplars=exemplars)
+
+    def resolved(self) -> "Recipe":
+        """The same recipe with the task's instruction written out, as a run folder keeps it."""
+        if self.prompt.instruction is not None:
+            return self
+        prompt = self.prompt.model_copy(update={"instruction": self.loaded_task.instruction})
+        return self.model_copy(update={"prompt": prompt})
 
     @property
     def max_new_tokens(self) -> int:
@@ -214,13 +216,22 @@ def load_recipe(name_or_path: str | Path, overrides: list[str] | None = None) ->
         raise InputError(f"{path} is not a readable YAML file: {error}".splitlines()[0]) from None
     if not isinstance(values, dict):
         raise InputError(f"{path} is not a recipe: it holds no sections")
+    _name_task(values)
     for override in overrides or []:
         _apply(values, override)
+        _name_task(values)
     try:
         return Recipe.model_validate({"name": path.stem} | values)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise InputError(f"recipe {path.name}: {problems}") from None
+
+
+def _name_task(values: dict[str, Any]) -> None:
+    """Read ``data.source``, what recipes called ``task`` before a task could be a file."""
+    if isinstance(values.get("data"), dict) and "source" in values["data"]:
+        values["data"] = dict(values["data"])
+        values["task"] = values["data"].pop("source")
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

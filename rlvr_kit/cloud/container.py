@@ -32,8 +32,9 @@ def train_arguments(recipe: Recipe, environ: Mapping[str, str]) -> list[str]:
     >>> train_arguments(recipe, {"SM_MODEL_DIR": "/opt/ml/model", "SM_CHANNEL_MODEL": "/opt/ml/input/data/m"})
     ['train', '--recipe', 'recipe.yaml', '--out', '/opt/ml/checkpoints', '--set', 'model.name=/opt/ml/...']
     """
+    task = Path(recipe.task)  # a user's own file travelled with the source
     overrides = {
-        "data.source": environ.get("SM_CHANNEL_DATA"),
+        "task": environ.get("SM_CHANNEL_DATA") or (f"task/{task.name}" if task.suffix == ".py" else None),
         "model.name": environ.get("SM_CHANNEL_MODEL"),
         "grpo.report_to": "mlflow" if recipe.sagemaker.mlflow_arn else None,
     }

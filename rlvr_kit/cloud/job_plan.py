@@ -215,6 +215,9 @@ def staged_source(recipe: Recipe) -> Iterator[Path]:
         source = Path(folder)
         tidy = shutil.ignore_patterns("__pycache__", ".*")
         shutil.copytree(PROJECT / "rlvr_kit", source / "rlvr_kit", ignore=tidy)
+        for file in recipe.loaded_task.travels:  # a user's own task, which the container finds in task/
+            (source / "task").mkdir(exist_ok=True)
+            shutil.copy(file, source / "task")
         (source / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
         (source / "requirements.txt").write_text("\n".join(requirements(recipe)) + "\n")
         yield source
@@ -226,6 +229,7 @@ def requirements(recipe: Recipe) -> list[str]:
     job = recipe.sagemaker
     wanted = {"sagemaker-mlflow": job.mlflow_arn, "deepspeed": job.sharding == "zero2"}
     wanted["bitsandbytes"] = recipe.model.load_in_4bit
+    wanted["reasoning-gym"] = recipe.task.startswith("reasoning_gym:")
     optional = [pin for extra in project["optional-dependencies"].values() for pin in extra]
     pins = [pin for pin in project["dependencies"] if not re.match(r"torch\b", pin)]
     return pins + [pin for pin in optional if wanted.get(re.split("[=<>]", pin)[0])]
@@ -233,8 +237,8 @@ def requirements(recipe: Recipe) -> list[str]:
 
 def channels(recipe: Recipe) -> dict[str, Path]:
     """Local folders that the job needs, by channel; GSM8K and the model come from the Hub otherwise."""
-    named = {"data": recipe.data.source, "model": recipe.model.name}
-    if recipe.data.source == "gsm8k":
+    named = {"data": recipe.task, "model": recipe.model.name}
+    if recipe.task == "gsm8k":
         named["gsm8k"] = os.environ.get("RLVR_KIT_GSM8K") or "gsm8k"
     found = {channel: PROJECT / Path(name).expanduser() for channel, name in named.items()}
     return {channel: folder for channel, folder in found.items() if folder.is_dir()}

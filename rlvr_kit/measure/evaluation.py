@@ -1,13 +1,12 @@
 """Problems x samples -> verdicts, and what they add up to: every share with its n and a 95 % Wilson interval.
 
-The prompt is the template that training used, the judge is the verifier that the reward used. A model trained
+The prompt is the template that training used, the judge is the task's verifier, as in the reward. A model trained
 by the kit keeps its template in ``prompt.json``: evaluating it with another one is refused.
 """
 
 import hashlib
 import importlib.util
 import json
-import re
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -23,7 +22,7 @@ from rlvr_kit.measure.statistics import compare as compare
 from rlvr_kit.measure.statistics import pass_at_k, wilson_interval
 from rlvr_kit.run_folder import Run
 from rlvr_kit.tasks.prompts import Template
-from rlvr_kit.tasks.verifier import verify
+from rlvr_kit.tasks.task import NUMBERS, Task, plain_question
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -48,12 +47,14 @@ def evaluate(
     model: Any, tokenizer: Any, problems: "Dataset", template: Template, *, label: str, samples: int = 1,
     max_new_tokens: int = 256, temperature: float = 0.0, batch_size: int = 32, seed: int = 0,
     out: Run | None = None, any_shots: bool = False, quiet: bool = False, about: dict[str, Any] | None = None,
+    task: Task | None = None,
 ) -> Evaluation:  # fmt: skip
     """Let `model` solve `problems` (rows of question and gold), greedily or in `samples` tries; judge them.
 
     With `out` the rows are kept in its ``evals/`` as they come, and rows already there from the same weights,
     prompt and settings are not generated again. `any_shots` allows other exemplars than in training.
     `quiet` shows no progress bar; `about` goes into the summary (the names of model and data, say).
+    `task` judges: a recipe's ``loaded_task``; without one, answers are numbers as GSM8K's.
     Raises UserError when an exemplar is one of the problems, or the template is not that of a trained model.
 
     >>> evaluate(policy, tokenizer, problems, Template(), label="base").summary["strict"]  # doctest: +SKIP
@@ -71,7 +72,8 @@ def evaluate(
         "temperature": temperature,
         "seed": seed,
     }
-    made_by = _fingerprint(model, template, settings)
+    task = task or NUMBERS
+    made_by = _fingerprint(model, template, settings | ({"task": task.digest} if task.file else {}))
     rows = _rows_so_far(out, label, made_by, problems)
     done = {row["problem"] for row in rows}
     todo = [{"problem": i} | row for i, row in enumerate(problems.to_list()) if i not in done]
@@ -94,7 +96,9 @@ def evaluate(
                         "tokens": text.tokens,
                         "truncated": text.truncated,
                     }
-                    rows.append(row | said | asdict(verify(text.text, row["gold"])) | {"made_by": made_by})
+                    rows.append(
+                        row | said | asdict(task.verify(text.text, row["gold"])) | {"made_by": made_by}
+                    )
             if out:
                 out.save_rows(label, _table(rows))
             bar.update(len(batch))
@@ -137,7 +141,8 @@ def evaluate_recipe(
         "max_new_tokens": recipe.max_new_tokens,
         "batch_size": recipe.evaluation.batch_size,
     }
-    given |= {"any_shots": shots is not None, "about": {"model": name, "data": recipe.data.source}}
+    given |= {"any_shots": shots is not None, "about": {"model": name, "data": recipe.task}}
+    given["task"] = recipe.loaded_task
     return evaluate(policy, load_tokenizer(name), problems, template, label=label, **(given | settings))
 
 
@@ -179,6 +184,8 @@ def summarize(rows: pd.DataFrame) -> dict[str, Any]:
         "truncated": "truncated",
     }
     shares = {name: float(rows[column].mean()) for name, column in columns.items()}
+    if "partial" in rows and rows.partial.notna().all():  # of the answer, where a task can say it
+        shares["partial"] = float(rows.partial.astype(float).mean())
     passed = {}
     if samples > 1:
         solved = rows.groupby("problem").correct.sum()
@@ -199,11 +206,9 @@ def summarize(rows: pd.DataFrame) -> dict[str, Any]:
 
 def refuse_leaks(problems: "Dataset", seen: Iterable[str]) -> None:
     """Raise UserError when a question `seen` in the prompt or in training is one of `problems`."""
-    plain = {
-        re.sub(r"\W+", " ", question.lower()).strip(): i for i, question in enumerate(problems["question"])
-    }
+    plain = {plain_question(question): i for i, question in enumerate(problems["question"])}
     for question in seen:
-        if (i := plain.get(re.sub(r"\W+", " ", question.lower()).strip())) is not None:
+        if (i := plain.get(plain_question(question))) is not None:
             raise InputError(
                 f"problem {i} is also an exemplar or a training row, so it can test nothing: {question}"
             )

@@ -1,18 +1,30 @@
 """The kit's rewards as an AWS Lambda for SageMaker's serverless RLVR customization; standard library only.
 
-``make lambda`` writes the zip to upload; the handler is ``rlvr_kit.rewards.aws_lambda.lambda_handler`` for a
-Nova model and ``rlvr_kit.rewards.aws_lambda.open_weights_handler`` for an open-weight one: the two contracts of
+``make lambda`` writes the zip to upload, ``make lambda TASK=path/to/my_task.py`` that of another task than numbers.
+The handler is ``rlvr_kit.rewards.aws_lambda.lambda_handler`` for a Nova model and
+``rlvr_kit.rewards.aws_lambda.open_weights_handler`` for an open-weight one: the two contracts of
 `sagemaker.train.common_utils.rlvr_reward_verifier`.
 """
 
+import ast
 import json
+import sys
 import zipfile
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from rlvr_kit.errors import InputError
 from rlvr_kit.rewards.reward_functions import CorrectnessReward, FormatReward
-from rlvr_kit.tasks.verifier import canonical_number, completion_text, gold_answer, verify
+from rlvr_kit.tasks.task import NUMBERS, Task, load_task, task_from
+from rlvr_kit.tasks.verifier import completion_text
+
+#: The module of the zip that holds the task's file; without it the answers are numbers.
+TASK_MODULE = "lambda_task"
+#: A task's file may import `datasets` for its problems, which a Lambda neither has nor makes.
+NO_DATASETS = "def __getattr__(name):  # any class asked for, empty\n    return type(name, (), {})\n"
 
 
 def lambda_handler(event: list[dict[str, Any]], context: Any = None) -> list[dict[str, Any]]:
@@ -20,7 +32,8 @@ def lambda_handler(event: list[dict[str, Any]], context: Any = None) -> list[dic
 
     Raises UserError for a sample without either: the data's fault, not the model's, so not a silent zero.
     """
-    return [_reward(sample) for sample in event]
+    task = _task()
+    return [_reward(sample, task) for sample in event]
 
 
 def open_weights_handler(event: list[dict[str, Any]], context: Any = None) -> dict[str, Any]:
@@ -28,13 +41,20 @@ def open_weights_handler(event: list[dict[str, Any]], context: Any = None) -> di
     return {"statusCode": 200, "body": json.dumps(lambda_handler(event))}
 
 
-def _reward(sample: dict[str, Any]) -> dict[str, Any]:
-    messages, gold = sample.get("messages"), str(sample.get("reference_answer"))
-    gold = gold_answer(gold) if "####" in gold else gold
-    if canonical_number(gold) is None or not messages or messages[-1].get("role") != "assistant":
-        needs = "'messages' that end with the assistant's and a 'reference_answer' that is a number"
-        raise InputError(f"sample {sample.get('id')!r} needs {needs}")
-    verdict = verify(completion_text(messages), gold)
+@cache
+def _task() -> Task:
+    if find_spec(TASK_MODULE) is None:
+        return NUMBERS
+    return task_from(import_module(TASK_MODULE), "the task of this Lambda")
+
+
+def _reward(sample: dict[str, Any], task: Task) -> dict[str, Any]:
+    messages, answer = sample.get("messages"), sample.get("reference_answer")
+    problem = "it has none" if answer is None else task.gold_problem(gold := task.read_gold(str(answer)))
+    if problem or not messages or messages[-1].get("role") != "assistant":
+        needs = "'messages' that end with the assistant's and a 'reference_answer' that can be read"
+        raise InputError(f"sample {sample.get('id')!r} needs {needs}" + (f": {problem}" if problem else ""))
+    verdict = task.verify(completion_text(messages), gold)
     well_formed = FormatReward().weight * verdict.format_ok
     correct = CorrectnessReward().weight * verdict.correct
     metrics = [
@@ -45,16 +65,56 @@ def _reward(sample: dict[str, Any]) -> dict[str, Any]:
     return {"id": sample.get("id"), "aggregate_reward_score": well_formed + correct, "metrics_list": metrics}
 
 
-def write_zip(target: Path) -> Path:
-    """Write the archive that AWS Lambda takes: the handlers and what they import, nothing else."""
-    package = Path(__file__).parent.parent
-    names = ["errors", "tasks/__init__", "tasks/verifier", "rewards/__init__", "rewards/reward_functions"]
+def write_zip(target: Path, task: str = "gsm8k") -> Path:
+    """Write the archive that AWS Lambda takes: the handlers, what they import and the task's file, nothing else.
+
+    Raises UserError when the task cannot be loaded.
+    """
+    package, loaded = Path(__file__).parent.parent, load_task(task)
+    names = [
+        "errors",
+        "tasks/__init__",
+        "tasks/verifier",
+        "tasks/task",
+        "rewards/__init__",
+        "rewards/reward_functions",
+    ]
     target.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in ("__init__", *names, "rewards/aws_lambda"):
             archive.write(package / f"{name}.py", f"rlvr_kit/{name}.py")
+        if not loaded.judges_numbers:
+            source = loaded.file or package / "tasks" / f"{task}.py"
+            if not source.is_file():
+                raise InputError(
+                    f"{task} is no single file that a Lambda could hold: write a task's file of your own"
+                )
+            archive.write(source, f"{TASK_MODULE}.py")
+            for file in loaded.travels[1:]:
+                archive.write(file, file.name)
+            if "datasets" in (needed := imports(source)):
+                archive.writestr("datasets.py", NO_DATASETS)
+            if others := sorted(needed - {"datasets"}):
+                print(
+                    f"{task} imports {', '.join(others)}: give the Lambda a layer that holds it",
+                    file=sys.stderr,
+                )
     return target
 
 
+def imports(source: Path) -> set[str]:
+    """The packages that a Python file imports, beside the standard library and this kit."""
+    found = set()
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found - sys.stdlib_module_names - {"rlvr_kit"}
+
+
 if __name__ == "__main__":
-    print(write_zip(Path("build/lambda_reward.zip")))
+    try:
+        print(write_zip(Path("build/lambda_reward.zip"), *sys.argv[1:2]))
+    except InputError as error:
+        sys.exit(f"error: {error}")

@@ -1,15 +1,18 @@
-"""The verifier's verdicts as TRL reward functions; nothing here reads an answer by itself.
+"""A task's verdicts as TRL reward functions; nothing here reads an answer by itself.
 
 TRL calls each function once a batch, with the dataset's columns by keyword, and adds up what they return. A
-well-formed completion earns 0.5 and a correct one 1.0 more; correct implies well-formed, so: 0, 0.5 or 1.5.
+well-formed completion earns 0.5 and a correct one 1.0 more; correct implies well-formed, so: 0, 0.5 or 1.5. Without
+another `verify`, such as ``load_task("orders").verify``, they judge numbers as GSM8K's.
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from rlvr_kit.errors import InputError
-from rlvr_kit.tasks.verifier import canonical_number, completion_text, verify
+from rlvr_kit.tasks.verifier import Verdict, completion_text
+from rlvr_kit.tasks.verifier import verify as verify_number
 
 logger = logging.getLogger(__name__)
 
@@ -23,17 +26,24 @@ class FormatReward:
     """
 
     weight: float = 0.5
+    verify: Callable[[str, str], Verdict] = verify_number
     __name__ = "format"
 
-    def __call__(self, prompts: list | None = None, *, completions: list, **kwargs: Any) -> list:
-        return [self.weight * verify(completion_text(c), "0").format_ok for c in completions]
+    def __call__(
+        self, prompts: list | None = None, *, completions: list, gold: list | None = None, **kwargs: Any
+    ) -> list:
+        golds = gold or ["0"] * len(completions)  # a verifier's format_ok does not depend on it
+        return [
+            self.weight * self.verify(completion_text(c), str(g)).format_ok
+            for c, g in zip(completions, golds, strict=True)
+        ]
 
 
 @dataclass(frozen=True)
 class CorrectnessReward:
-    """Pays `weight` for a well-formed completion whose number equals the gold.
+    """Pays `weight` for a well-formed completion whose answer is right.
 
-    A gold that is not a number gives None (TRL leaves the row out) and a warning. Through TRL's `log_extra`
+    A gold that the verifier cannot read gives None (TRL leaves the row out) and a warning. Through TRL's `log_extra`
     the extracted answer and the verdict's reason stand beside the text in the saved completions.
 
     >>> CorrectnessReward()(completions=["9 * 2 = 18\\n#### 18", "Half.\\n#### 9"], gold=["18", "18"])
@@ -41,6 +51,7 @@ class CorrectnessReward:
     """
 
     weight: float = 1.0
+    verify: Callable[[str, str], Verdict] = verify_number
     __name__ = "correct"
 
     def __call__(
@@ -48,14 +59,14 @@ class CorrectnessReward:
     ) -> list:
         if gold is None:
             raise InputError("the correctness reward needs a column 'gold' in the dataset")
-        verdicts = [verify(completion_text(c), str(g)) for c, g in zip(completions, gold, strict=True)]
+        verdicts = [self.verify(completion_text(c), str(g)) for c, g in zip(completions, gold, strict=True)]
         if log_extra := kwargs.get("log_extra"):
             log_extra("extracted", [v.extracted for v in verdicts])
             log_extra("why", [v.why for v in verdicts])
         rewards: list[float | None] = [self.weight * v.correct for v in verdicts]
-        for row, g in enumerate(gold):
-            if canonical_number(str(g)) is None:
+        for row, verdict in enumerate(verdicts):
+            if verdict.why.startswith("unreadable gold"):
                 rewards[row] = None
                 asked = f" to {str(prompts[row])[-80:]!r}" if prompts else ""
-                logger.warning("no reward for row %d of the batch: gold %r%s is no number", row, g, asked)
+                logger.warning("no reward for row %d of the batch%s: %s", row, asked, verdict.why)
         return rewards

@@ -8,11 +8,13 @@ from typing import TextIO
 
 from rlvr_kit.errors import InputError, UserError
 from rlvr_kit.measure.statistics import wilson_interval
-from rlvr_kit.tasks.verifier import canonical_number, gold_answer, verify
+from rlvr_kit.tasks.task import NUMBERS, Task, load_task
 
 
-def score_lines(lines: Iterable[str], out: TextIO, err: TextIO) -> int:
+def score_lines(lines: Iterable[str], out: TextIO, err: TextIO, task: Task = NUMBERS) -> int:
     """Judge rows of ``completion`` and ``gold`` (or ``answer``: a number or a solution that ends ``#### N``).
+
+    `task`: whose verifier judges; without one, answers are numbers as GSM8K's.
 
     Each row goes to `out` with the fields of its `Verdict` added; what they add up to goes to `err`, with n
     and 95 % intervals. A row that cannot be judged is named there by its line, and the rest go on. Returns
@@ -30,15 +32,17 @@ def score_lines(lines: Iterable[str], out: TextIO, err: TextIO) -> int:
             continue
         try:
             row = json.loads(line)
-            completion, gold = _fields(row)
+            completion, gold = _fields(row, task)
+            verdict = task.verify(completion, gold)
         except (ValueError, RecursionError, UserError) as problem:
             print(f"line {number}: {problem}", file=err)
             bad += 1
             continue
-        verdict = verify(completion, gold)
         row["format_ok"], row["correct"] = verdict.format_ok, verdict.correct
         row["lenient_correct"] = verdict.lenient_correct
         row["extracted"], row["why"] = verdict.extracted, verdict.why
+        if verdict.partial is not None:
+            row["partial"] = verdict.partial
         out.write(json.dumps(row) + "\n")
         total["judged"] += 1
         for share in ("correct", "lenient_correct", "format_ok"):
@@ -52,8 +56,8 @@ def score_lines(lines: Iterable[str], out: TextIO, err: TextIO) -> int:
     return int(bad > 0 or n == 0)
 
 
-def score_file(name: str) -> int:
-    """`score_lines` from a file, or from stdin for ``-``, to stdout and stderr.
+def score_file(name: str, task: str | None = None) -> int:
+    """`score_lines` from a file, or from stdin for ``-``, to stdout and stderr, by the verifier of that task.
 
     Bytes that are not UTF-8 spoil no row: they come back as lone surrogates. Raises UserError for a file that
     cannot be opened.
@@ -64,19 +68,17 @@ def score_file(name: str) -> int:
     except OSError as error:
         raise InputError(f"cannot read {name}: {error.strerror}") from None
     with lines:
-        return score_lines(lines, sys.stdout, sys.stderr)
+        return score_lines(lines, sys.stdout, sys.stderr, load_task(task) if task else NUMBERS)
 
 
-def _fields(row: object) -> tuple[str, str]:
+def _fields(row: object, task: Task) -> tuple[str, str]:
     """The completion and the gold of one row; UserError says what is wrong with it."""
     if not isinstance(row, dict) or not isinstance(row.get("completion"), str):
         raise InputError("not an object with a text 'completion'")
     gold = row.get("gold", row.get("answer"))
     if isinstance(gold, bool) or not isinstance(gold, str | int | float):
         raise InputError("no 'gold' and no 'answer' that is a number or a text")
-    text = str(gold)
-    if "####" in text:
-        return row["completion"], gold_answer(text)
-    if canonical_number(text) is None:
-        raise InputError(f"the gold {ascii(text[:40])} is not one plain number")
+    text = task.read_gold(str(gold))
+    if problem := task.gold_problem(text):
+        raise InputError(problem)
     return row["completion"], text

@@ -13,6 +13,7 @@ copy, which is kept: later runs need no network.
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 from datasets import Dataset
@@ -22,13 +23,16 @@ from pyarrow import parquet
 from rlvr_kit.errors import InputError, UserError
 from rlvr_kit.machine import hub_reachable
 from rlvr_kit.paths import project_path
+from rlvr_kit.tasks.prompts import INSTRUCTION as INSTRUCTION
 from rlvr_kit.tasks.verifier import gold_answer
+from rlvr_kit.tasks.verifier import verify as verify
 
 Split = Literal["train", "test"]
 SPLIT_SIZES: dict[Split, int] = {"train": 7473, "test": 1319}
 REPOSITORY, REVISION = "openai/gsm8k", "e53f048856ff4f594e959d75785d2c2d37b678ee"
 HUB_FILE = "main/{}-00000-of-00001.parquet"
 VARIABLES = ("RLVR_KIT_GSM8K", "SM_CHANNEL_GSM8K", "SM_CHANNEL_TRAIN")
+WHOLE = True  # task.py: a recipe takes all rows where it does not say how many
 
 
 def load_gsm8k(split: Split, source: str | Path = "auto") -> Dataset:
@@ -60,6 +64,24 @@ def load_gsm8k(split: Split, source: str | Path = "auto") -> Dataset:
 def load_folder(path: str | Path, split: Split) -> Dataset:
     """Other problems in GSM8K's schema: ``<split>.jsonl`` or parquet in a folder, any number of rows."""
     return Dataset.from_list(_read(_file_in(_resolved(path), split)))
+
+
+def problems(split: Split, n: int | None, seed: int = 0) -> Dataset:
+    """The first ``n`` rows of a split, as a task gives them (task.py); the order is GSM8K's, whatever the seed."""
+    return _first(load_gsm8k(split), n)
+
+
+def folder_task(path: Path) -> SimpleNamespace:
+    """The task that a folder in GSM8K's schema is: GSM8K's prompt and verifier, with the folder's rows."""
+
+    def problems(split: Split, n: int | None, seed: int = 0) -> Dataset:
+        return _first(load_folder(path, split), n)
+
+    return SimpleNamespace(INSTRUCTION=INSTRUCTION, problems=problems, verify=verify, WHOLE=WHOLE)
+
+
+def _first(rows: Dataset, n: int | None) -> Dataset:
+    return rows.select(range(min(n, len(rows)))) if n else rows
 
 
 def gsm8k_folder() -> Path | None:

@@ -37,7 +37,7 @@ Numbers are compared as decimal strings in lowest form: exact, never a float. Ev
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rlvr_kit.errors import InputError
@@ -68,9 +68,9 @@ _PREFIX = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What `verify` found. ``correct`` implies ``format_ok`` and ``lenient_correct``.
-    ``extracted`` is the number on the marker line of a well-formed completion, otherwise the last number of
-    the text, in lowest form. ``why`` opens with the name of the rule that decided.
+    """What a task's `verify` found. ``correct`` implies ``format_ok`` and ``lenient_correct``.
+    ``extracted`` is the answer that was read; here the number on the marker line of a well-formed completion,
+    otherwise the last number of the text, in lowest form. ``why`` opens with the name of the rule that decided.
     """
 
     format_ok: bool
@@ -78,6 +78,8 @@ class Verdict:
     lenient_correct: bool
     extracted: str | None
     why: str
+    partial: float | None = field(default=None, repr=False)
+    """Where a task can say it, the share of the answer that is right: a metric, never a reward."""
 
 
 def verify(completion: str, gold: str) -> Verdict:
@@ -95,7 +97,7 @@ def verify(completion: str, gold: str) -> Verdict:
     target = canonical_number(gold)
     right = number is not None and number == target
     if target is None:
-        why = f"unreadable gold: {_quote(gold)}"
+        why = f"unreadable gold: {_quote(gold)} is not one plain number"
     elif format_ok:
         why = f"right number: {number}" if right else f"wrong number: {number}, not {target}"
     return Verdict(format_ok, format_ok and right, right, number, why)

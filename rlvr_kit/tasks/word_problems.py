@@ -24,6 +24,8 @@ from typing import Literal, NamedTuple
 from datasets import Dataset
 
 from rlvr_kit.errors import InputError
+from rlvr_kit.tasks.prompts import INSTRUCTION as INSTRUCTION
+from rlvr_kit.tasks.verifier import verify as verify
 
 HE = ("Tom", "Ben", "Sam", "Leo", "Max", "Omar", "Raj", "Luis", "Ken", "Paul", "Ali", "Hugo")
 SHE = ("Anna", "Mia", "Sara", "Lucy", "Nora", "Emma", "Zoe", "Rosa", "Amy", "Kate", "Ines", "Lena")
@@ -178,3 +180,8 @@ def make_word_problems(split: Literal["train", "test"], n: int, seed: int = 0, m
         if drawn > 10 * n + 1000:
             raise InputError(f"{n:,} different {split} problems are too many here: {len(rows):,} were found")
     return Dataset.from_list(list(rows.values()))
+
+
+def problems(split: Literal["train", "test"], n: int, seed: int, max_steps: int = 3) -> Dataset:
+    """The rows as a task gives them (task.py): :func:`make_word_problems`."""
+    return make_word_problems(split, n, seed, max_steps)

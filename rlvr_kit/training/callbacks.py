@@ -86,6 +86,7 @@ class RunKeeper(TrainerCallback):
         summary = evaluate(
             policy, self.trainer.processing_class, self.heldout, self.recipe.template(), label="held-out",
             max_new_tokens=self.recipe.max_new_tokens, batch_size=self.recipe.evaluation.batch_size, quiet=True,
+            task=self.recipe.loaded_task,
         ).summary  # fmt: skip
         keys = ("n", "strict", "strict_ci", "lenient", "lenient_ci", "format", "format_ci", "truncated")
         return {f"heldout/{key}": summary[key] for key in keys}

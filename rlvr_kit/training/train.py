@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
 from datasets import Dataset
 from rich.console import Console
 from safetensors import SafetensorError
@@ -17,9 +16,10 @@ from rlvr_kit.errors import InputError, UserError
 from rlvr_kit.machine import IS_MAIN_PROCESS, peak_memory_gib, reuse_freed_memory
 from rlvr_kit.measure.evaluation import refuse_leaks
 from rlvr_kit.models import load_policy, load_tokenizer
-from rlvr_kit.recipe import Recipe, RewardsSection
+from rlvr_kit.recipe import Recipe, RewardsSection, load_recipe
 from rlvr_kit.rewards.reward_functions import CorrectnessReward, FormatReward
 from rlvr_kit.run_folder import Run, atomic, checkpoints, file_sizes
+from rlvr_kit.tasks.hostile import refuse_broken
 from rlvr_kit.training.callbacks import RunKeeper, stop_signals, whole_policy
 from rlvr_kit.training.configs import grpo_config, lora_config
 from rlvr_kit.training.plan import plan
@@ -60,11 +60,17 @@ def _refuse_other_run(recipe: Recipe, folder: Path) -> None:
     """Raise UserError when the folder holds a run of another recipe."""
     kept = folder / "recipe.yaml"
     if kept.exists():
-        before, now = yaml.safe_load(kept.read_text(encoding="utf-8")), yaml.safe_load(recipe.to_yaml())
+        before, now = load_recipe(kept).resolved().model_dump(), recipe.model_dump()
         if differing := [key for key in now if before.get(key) != now[key]]:
             raise InputError(
                 f"{folder} holds another run (its recipe has another {', '.join(differing)}); choose another "
                 "output folder, or give that run's own recipe to go on with it"
+            )
+        file, copy = recipe.loaded_task.file, folder / "task.py"
+        if file and copy.exists() and copy.read_bytes() != file.read_bytes():
+            raise InputError(
+                f"{folder} holds a run of {file.name} as it was before that file changed (its task.py); choose another "
+                "output folder"
             )
     elif (folder / "log.jsonl").exists() or (folder / "model").exists():
         raise InputError(f"{folder} holds another run (with no recipe.yaml); choose another output folder")
@@ -74,6 +80,9 @@ def _open_run(recipe: Recipe, folder: Path) -> tuple[Run, Path | None]:
     """Make the run folder, or find the checkpoint to go on from and forget what was logged after it."""
     with atomic(folder / "recipe.yaml") as draft:
         draft.write_text(recipe.to_yaml(), encoding="utf-8")
+    if recipe.loaded_task.file:
+        with atomic(folder / "task.py") as draft:  # what was asked and judged, whatever becomes of the file
+            shutil.copy(recipe.loaded_task.file, draft)
     shutil.rmtree(folder / "checkpoints" / ".partial", ignore_errors=True)
     run, last = Run(folder), next(reversed(checkpoints(folder)), None)
     run.forget_after(int(last.name.split("-")[1]) if last else -1)
@@ -100,7 +109,7 @@ def train(
         >>> from rlvr_kit.recipe import load_recipe
         >>> run = train(load_recipe("smoke"), "runs/smoke")  # doctest: +SKIP
     """
-    folder = Path(out)
+    folder, recipe = Path(out), recipe.resolved()
     _refuse_other_run(recipe, folder)
     if (folder / "model").exists():
         Console(stderr=True, quiet=not IS_MAIN_PROCESS).print(
@@ -114,6 +123,8 @@ def train(
     config, lora = grpo_config(recipe, folder), lora_config(recipe)
     problems, heldout, template = recipe.training_problems(), recipe.heldout_problems(), recipe.template()
     refuse_leaks(recipe.test_problems(), [*problems["question"], *(e.question for e in template.exemplars)])
+    task = recipe.loaded_task
+    refuse_broken(task, problems)
     tokenizer = load_tokenizer(recipe.model.name, recipe.model.revision)
     policy = load_policy(
         recipe.model.name, revision=recipe.model.revision, dtype=recipe.model.dtype, seed=recipe.run.seed,
@@ -127,7 +138,9 @@ def train(
     keeper = RunKeeper(recipe, run, heldout, before, live)
     trainer = _trainer_class(recipe, folder)(
         model=policy, args=config, processing_class=tokenizer, train_dataset=dataset, peft_config=lora,
-        reward_funcs=rewards or [FormatReward(recipe.rewards.format), CorrectnessReward(recipe.rewards.correct)],
+        reward_funcs=rewards or [
+            FormatReward(recipe.rewards.format, task.verify), CorrectnessReward(recipe.rewards.correct, task.verify)
+        ],
         callbacks=[keeper],
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
@@ -180,7 +193,7 @@ def _finish(recipe: Recipe, run: Run, policy: Any, tokenizer: Any, keeper: RunKe
         {
             "recipe": recipe.name,
             "model": recipe.model.name,
-            "data": recipe.data.source,
+            "data": recipe.task,
             "steps": int(last.step),
             "completions": int(last.completions),
             "training_minutes": round(float(last.seconds) / 60, 2),

@@ -59,7 +59,7 @@ def run_notebooks(recipe: str, out: str | Path, seed: int = 0, notebooks: list[P
     summary = {
         "recipe": settings.name,
         "model": settings.model.name,
-        "data": settings.data.source,
+        "data": settings.task,
         "minutes": round((time.perf_counter() - began) / 60, 1),
         "peak_memory_gib": measured.get("peak_memory_gib"),
         "base": {figure: base[figure] for figure in HEADLINE},

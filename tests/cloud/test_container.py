@@ -51,7 +51,7 @@ def test_channels_take_the_place_of_local_folders():
         *("train", "--recipe", "recipe.yaml", "--out", "/opt/ml/checkpoints")
     ]
     assert train_arguments(recipe, environ)[5:] == [
-        *("--set", "data.source=/in/data", "--set", "model.name=/in/model", "--set", "grpo.report_to=mlflow")
+        *("--set", "task=/in/data", "--set", "model.name=/in/model", "--set", "grpo.report_to=mlflow")
     ]
 
 

@@ -35,7 +35,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_the_run_folder_is_complete(run: Run) -> None:
-    assert run.recipe() == load_recipe("smoke", [MOVES])
+    assert run.recipe() == load_recipe("smoke", [MOVES]).resolved()
     log = run.log()
     assert log.step.tolist() == [0, 1, 2, 3, 4] and log.completions.tolist() == [0, 8, 16, 24, 32]
     assert log["heldout/n"].dropna().tolist() == [8, 8, 8]
