@@ -51,6 +51,7 @@ class PromptSection(_Section):
 
     instruction: str | None = None  # None: the task's own
     shots: int = Field(0, ge=0, le=EXEMPLAR_POOL)
+    seed: int | None = None  # which exemplars; None: run.seed. Fixed, runs of several seeds share one prompt
 
 
 class RewardsSection(_Section):
@@ -176,7 +177,8 @@ class Recipe(_Section):
         """The prompt template, with the recipe's number of exemplars unless ``shots`` says otherwise."""
         shots = self.prompt.shots if shots is None else shots
         pool = self._train_split.select(range(EXEMPLAR_POOL)) if shots else None
-        exemplars = choose_exemplars(pool, shots, self.run.seed) if pool else ()
+        seed = self.run.seed if self.prompt.seed is None else self.prompt.seed
+        exemplars = choose_exemplars(pool, shots, seed) if pool else ()
         return Template(instruction=self.resolved().prompt.instruction or "", exemplars=exemplars)
 
     def resolved(self) -> "Recipe":

@@ -14,7 +14,7 @@ NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
 def test_the_recipes_are_those_that_are_documented() -> None:
-    assert NAMES == ["cpu", "gpu", "gpu-qlora", "multi-gpu", "smoke", "walkthrough"]
+    assert NAMES == ["cpu", "gpu", "gpu-qlora", "multi-gpu", "orders", "smoke", "walkthrough"]
 
 
 @pytest.mark.parametrize("name", NAMES)
