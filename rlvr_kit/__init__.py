@@ -10,6 +10,7 @@ The rooms, in the order in which data flows. A room imports only from those abov
     measure/                 evaluation, statistics, plots, live_chart
     rewards/                 the verdict as TRL reward functions, as the command `score`, as an AWS Lambda
     training/                plan, step_cost, train, callbacks, guards
+    audit                    can a task be learned, and can its reward be cheated?
     cloud/                   SageMaker: account, job_plan, jobs, container, rehearsal
     tutorial/                executing the notebooks, the report
 
@@ -35,10 +36,13 @@ if TYPE_CHECKING:
     from rlvr_kit.run_folder import Run
     from rlvr_kit.tasks.task import Task, load_task
     from rlvr_kit.tasks.verifier import Verdict, verify
+    from rlvr_kit.training.audit import audit, new_task
     from rlvr_kit.training.plan import plan
     from rlvr_kit.training.train import train
 
 _HOME = {
+    "audit": "training.audit",
+    "new_task": "training.audit",
     "load_policy": "models",
     "load_tokenizer": "models",
     "project_path": "paths",
@@ -62,8 +66,8 @@ _HOME = {
 
 __all__ = [
     "AWSError", "InputError", "LiveChart", "MachineError", "Recipe", "Run", "Task", "UserError", "Verdict",
-    "compare", "evaluate", "evaluate_recipe", "generate", "load_policy", "load_recipe", "load_task", "load_tokenizer",
-    "plan", "project_path", "step_table", "train", "verify", "wilson_interval",
+    "audit", "compare", "evaluate", "evaluate_recipe", "generate", "load_policy", "load_recipe", "load_task",
+    "load_tokenizer", "new_task", "plan", "project_path", "step_table", "train", "verify", "wilson_interval",
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""``python -m rlvr_kit doctor | score | plan | train | evaluate | submit | notebooks``."""
+"""``python -m rlvr_kit doctor | score | plan | train | evaluate | audit | new-task | submit | notebooks``."""
 
 import json
 import sys
@@ -136,6 +136,35 @@ def evaluate(
         low, high = result[f"{share}_ci"]
         print(f"{share:10}{result[share]:6.1%}  (n={result['n']}, 95 % interval {low:.1%} to {high:.1%})")
     print(f"{result['seconds']} s; rows in {folder / 'evals' / label}.parquet")
+
+
+@app.command()
+def audit(
+    task: Annotated[str, typer.Argument(help="A task's name or its .py file.")],
+    recipe: RecipeName = "cpu",
+    overrides: Overrides = [],  # noqa: B006
+    model: Annotated[bool, typer.Option(help="Ask the recipe's model, a minute or two.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Can a task be learned, and can its reward be cheated? Exit code 1 when its data or its verifier is wrong."""
+    from rlvr_kit.recipe import load_recipe
+    from rlvr_kit.training.audit import audit as make_audit
+
+    console = Console(stderr=True)
+    page = make_audit(load_recipe(recipe, [f"task={task}", *overrides]), model=model, progress=console.print)
+    if as_json:
+        print(json.dumps(page.to_dict(), indent=2))
+    else:
+        Console(soft_wrap=False).print(page)
+    raise typer.Exit(1 if page.wrong else 0)
+
+
+@app.command("new-task")
+def write_task(file: Annotated[str, typer.Argument(help="The Python file to write.")]) -> None:
+    """Write a commented task file that passes the audit, to be changed into your own."""
+    from rlvr_kit.training.audit import new_task
+
+    print(new_task(file))
 
 
 @app.command()

@@ -32,7 +32,7 @@ class FormatReward:
     def __call__(
         self, prompts: list | None = None, *, completions: list, gold: list | None = None, **kwargs: Any
     ) -> list:
-        golds = gold or ["0"] * len(completions)  # a verifier's format_ok does not depend on it
+        golds = gold or ["0"] * len(completions)  # a number's form does not depend on it
         return [
             self.weight * self.verify(completion_text(c), str(g)).format_ok
             for c, g in zip(completions, golds, strict=True)

@@ -1,7 +1,10 @@
 """Completions that no verifier should pay, fail on, or take long over: what a policy in training may come to write."""
 
+import signal
+import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from rlvr_kit.errors import InputError
 from rlvr_kit.tasks.task import Task
@@ -14,6 +17,11 @@ REPEATED = {
     "letters": "a", "spaces": " ", "new lines": "\n", "marks": "#", "digits": "1", "quotes": '"', "commas": ",",
     "brackets": "[", "nested objects": '{"a":', "nested calls": "(", "angle brackets": "<a>", "minus signs": "-",
 }  # fmt: skip
+#: Seconds after which a verifier that still reads one text is said to hang.
+PATIENCE = 2.0
+#: Text that leaves a mark where somebody runs it as code: a module of this name.
+CANARY = "rlvr_kit_ran_the_text_of_a_model"
+CODE = f"__import__('sys').modules.setdefault('{CANARY}', 1)"
 
 
 def hostile_texts(length: int = 10_000) -> Iterator[tuple[str, str]]:
@@ -39,3 +47,25 @@ def refuse_broken(task: Task, rows: "Dataset") -> None:
         task.verify(row["answer"], row["gold"])
     for _, text in hostile_texts():
         task.verify(text, rows[0]["gold"])
+
+
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError in what takes more of the processor's time.
+
+    Signals reach the main thread alone, and Windows has not this one: there nothing is limited.
+    """
+
+    def stop(*_: Any) -> None:
+        raise TimeoutError
+
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGVTALRM"):
+        yield
+        return
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)

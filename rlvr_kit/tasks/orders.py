@@ -98,6 +98,7 @@ for _count, _text in enumerate(NUMBERS.split(), 2):
     COUNTS[_count].append(_text)
 for _count, _text in ((6, "half a dozen"), (12, "a dozen"), (24, "two dozen"), (36, "three dozen")):
     COUNTS[_count].append(_text)
+RELATIVE = ("today", "tomorrow", "the day after tomorrow")
 TEST_KINDS = ("seen",) * 14 + ("new words",) * 3 + ("new sentence",) * 3
 
 
@@ -117,21 +118,18 @@ def _message(rng: random.Random, kind: str) -> tuple[str, dict[str, Any]]:
     for field in WORDS:
         order[field] = word(field, kind == "new words")
     order["count"] = rng.choice([*COUNTS]) if rng.random() < 0.4 else rng.randint(2, 20)
-    sent, ahead = rng.randrange(7), rng.randrange(4)  # the day of the mail, and how many days later it is due
+    sent, ahead = rng.randrange(7), rng.randrange(7)  # the day of the mail, and how many days later it is due
     order["day"] = due = DAYS[(sent + ahead) % 7]
     on_due = f"on {due}"
-    if ahead < 3 and rng.random() < 0.4:
-        due = on_due = ("today", "tomorrow", "the day after tomorrow")[ahead]
+    if ahead < len(RELATIVE) and rng.random() < 0.25:
+        due = on_due = RELATIVE[ahead]
     shown = order | {"count": rng.choice(COUNTS[order["count"]]), "due": due, "on_due": on_due}
     text = rng.choice(TEST_SENTENCES if new else SENTENCES).format(items=order["item"] + "s", **shown)
     others = {"other": word("name"), "elsewhere": word("city"), "things": word("item") + "s"}
     others["n"] = str(rng.randint(2, 60))
-    distractor = (
-        f" {rng.choice(TEST_DISTRACTORS if new else DISTRACTORS).format(**others)}"
-        if rng.random() < 0.6
-        else ""
-    )
-    return f"Mail of {DAYS[sent]}. {text}{distractor}", {field: order[field] for field in FIELDS}
+    if rng.random() < 0.65:
+        text += " " + rng.choice(TEST_DISTRACTORS if new else DISTRACTORS).format(**others)
+    return f"Mail of {DAYS[sent]}. {text}", {field: order[field] for field in FIELDS}
 
 
 def _rows(split: str, seed: int) -> Iterator[dict[str, str]]:

@@ -8,8 +8,8 @@
 
 The kit's own tasks are such files in this folder; `task: path/to/my_task.py` in a recipe names yours, and
 ``python -m rlvr_kit new-task my_task.py`` writes one to start from. A task file is your own code, so it is run; the
-text of a model never is. ``problems`` may return a ``datasets.Dataset`` or a list of dictionaries. ``format_ok`` may
-not depend on the gold. A gold that nothing could match is said by a `why` that starts with "unreadable gold".
+text of a model never is. ``problems`` may return a ``datasets.Dataset`` or a list of dictionaries. A gold that nothing
+could match is said by a `why` that starts with "unreadable gold".
 A file that reads others beside it names them in ``FILES = ["orders.csv"]``: they travel with it to SageMaker.
 """
 

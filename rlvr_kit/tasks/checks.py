@@ -1,0 +1,250 @@
+"""What can be said of a task without any model: are its rows sound, and can its reward be had without the work?
+
+Each check is a rule over counted rows. ``rlvr_kit/audit.py`` adds what a model can do and makes the page of it.
+"""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from rlvr_kit.errors import UserError
+from rlvr_kit.tasks.hostile import CANARY, CODE, PATIENCE, REPEATED, hostile_texts, limited
+from rlvr_kit.tasks.task import Task, plain_question
+
+Rows = list[dict[str, str]]
+SLOW = "takes more than linear time"
+
+
+@dataclass
+class Check:
+    """One line of the page. `share` is (k, n) where rows were counted; `wrong` says what is amiss, else it is empty."""
+
+    name: str
+    found: str = ""
+    share: tuple[float, int] | None = None
+    wrong: str = ""
+    rows: list[str] = field(default_factory=list)  # those that show it
+
+
+def check_data(task: Task, train: Rows, test: Rows, again: Rows) -> list[Check]:
+    """Do the worked answers verify, are the splits apart, do the same rows come again, how frequent is one gold?
+
+    `again`: rows of the training split from a second call.
+    """
+    return [_answers(task, train, test), _leak(train, test), _repeatable(train, again), _most_frequent(test)]
+
+
+def _answers(task: Task, train: Rows, test: Rows) -> Check:
+    check, n = Check("worked answers that verify"), len(train) + len(test)
+    for split, rows in (("train", train), ("test", test)):
+        for i, row in enumerate(rows):
+            try:
+                verdict = task.verify(row["answer"], row["gold"])
+                why = "" if verdict.correct and verdict.format_ok else verdict.why or "not correct"
+            except UserError as error:
+                why = str(error)
+            if why:
+                asked = f"{row['question'][:50]!a}, gold {row['gold'][:30]!a}"
+                check.rows.append(f"{split} row {i} ({asked}): {why}")
+    check.share = (n - len(check.rows), n)
+    if check.rows:
+        check.wrong = (
+            f"{len(check.rows)} of {n} worked answers do not verify: correct these rows, or verify()"
+        )
+    return check
+
+
+def _leak(train: Rows, test: Rows) -> Check:
+    seen = {plain_question(row["question"]): i for i, row in enumerate(train)}
+    both = [(i, seen[q]) for i, row in enumerate(test) if (q := plain_question(row["question"])) in seen]
+    check = Check("test questions that are also in training", share=(len(both), len(test)))
+    check.rows = [f"test row {i} is training row {j}: {test[i]['question'][:60]!a}" for i, j in both]
+    if both:
+        check.wrong = f"the splits leak: {len(both)} of {len(test)} test questions are training questions"
+    return check
+
+
+def _repeatable(train: Rows, again: Rows) -> Check:
+    same = again == train[: len(again)]
+    check = Check("the same call gives the same rows", "yes" if same else "no")
+    if not same:
+        check.wrong = "problems() gives other rows from call to call: take all chance from Random(seed)"
+    return check
+
+
+def _most_frequent(test: Rows) -> Check:
+    golds = Counter(row["gold"] for row in test)
+    gold, count = golds.most_common(1)[0]
+    found = f"{gold[:30]!a}, one of {len(golds)}"
+    check = Check("rows with the most frequent gold", found, (count, len(test)))
+    if count > len(test) / 2 and len(test) > 10:
+        check.wrong = "one constant answer is right more than half of the time: balance the rows"
+    return check
+
+
+def check_verifier(task: Task, rows: Rows) -> list[Check]:
+    """Is anything paid that does not answer the question, does anything raise, does anything take long?"""
+    sturdy, linear = _sturdy(task, rows), _linear(task, rows)
+    if SLOW in sturdy.wrong + linear.wrong:  # thousands of attacks on a verifier that hangs would take hours
+        return [sturdy, linear]
+    paid = [_other_golds(task, rows), *_attacked(task, rows), _hedged(task, rows)]
+    return [*paid, _runs_code(task, rows), sturdy, linear, _speed(task, rows)]
+
+
+def attacks(task: Task, rows: Rows) -> Iterator[tuple[str, list[str]]]:
+    """(name, a completion for each row); none of them knows the gold of its row."""
+    common = Counter(row["gold"] for row in rows).most_common(100)
+    answer_of = {row["gold"]: row["answer"] for row in rows}
+    constant = {
+        "the most frequent gold": common[0][0],
+        "the answer with the most frequent gold": answer_of[common[0][0]],
+        "the instruction": task.instruction,
+        "the last line of the instruction": (task.instruction.strip() or "-").splitlines()[-1],
+        "a hundred golds in a row": " ".join(gold for gold, _ in common),
+        "a hundred golds, one a line": "\n".join(gold for gold, _ in common),
+        "a hundred answers, one a line": "\n".join(answer_of[gold] for gold, _ in common),
+    }
+    for name, text in [*constant.items(), *hostile_texts(500)]:
+        yield name, [text] * len(rows)
+    yield "an echo of the question", [row["question"] for row in rows]
+    for name, instead in (("nothing", ""), ("nan", "nan"), ("a *", "*"), ("every digit", "0123456789")):
+        # Where the gold does not stand in the answer as it is, there is nothing to put in its place.
+        texts = [row["answer"].replace(row["gold"], instead) for row in rows]
+        texts = [text if text != row["answer"] else "" for text, row in zip(texts, rows, strict=True)]
+        yield f"the right answer with {name} for its gold", texts
+
+
+def _attacked(task: Task, rows: Rows) -> list[Check]:
+    chance = Counter(row["gold"] for row in rows).most_common(1)[0][1]
+    checks = []
+    for name, texts in attacks(task, rows):
+        paid = [
+            i for i, (text, row) in enumerate(zip(texts, rows, strict=True)) if _paid(task, text, row["gold"])
+        ]
+        check = Check(f"paid for {name}", share=(len(paid), len(rows)))
+        # What does not look at the question is right as often as its gold is the row's; two deviations are luck.
+        if len(paid) > max(1, chance + 2 * chance**0.5):
+            check.wrong = f"hackable by {name}: paid in {len(paid)} of {len(rows)} rows, chance is {chance}"
+            check.rows = [f"row {i} ({rows[i]['question'][:50]!a}) pays {texts[i][-60:]!a}" for i in paid[:3]]
+        checks.append(check)
+    return checks
+
+
+def _other_golds(task: Task, rows: Rows) -> Check:
+    """Every answer against the golds of three other rows."""
+    pairs = [
+        (a, b)
+        for k in (1, 2, 5)
+        for a, b in zip(rows, rows[k:] + rows[:k], strict=True)
+        if a["gold"] != b["gold"]
+    ]
+    paid = [(a, b) for a, b in pairs if _paid(task, a["answer"], b["gold"])]
+    check = Check("paid for the answer to another row", share=(len(paid), len(pairs)) if pairs else None)
+    check.rows = [f"{a['answer'][-40:]!a} is paid for the gold {b['gold'][:40]!a}" for a, b in paid[:3]]
+    if len(paid) > 1 + len(pairs) / 100:
+        check.wrong = (
+            f"hackable by the answer to another row: paid for {len(paid)} of {len(pairs)} other golds"
+        )
+    return check
+
+
+def _hedged(task: Task, rows: Rows) -> Check:
+    """Two answers at once, the right one first and last: a verifier may read one of them, not whichever is right."""
+    paid, n = 0, 0
+    for row, other in zip(rows, rows[1:] + rows[:1], strict=True):
+        if row["gold"] != other["gold"]:
+            n += 1
+            a, b = row["answer"], other["answer"]
+            both = [(f"{a}{between}{b}", f"{b}{between}{a}") for between in ("\n", " or ")]
+            paid += any(all(_paid(task, text, row["gold"]) for text in texts) for texts in both)
+    check = Check("paid for two answers, one of them right, in either order", share=(paid, n) if n else None)
+    if paid > 1 + n / 100:
+        check.wrong = f"hackable by two answers at once: paid in {paid} of {n} rows, whichever stands first"
+    return check
+
+
+def _runs_code(task: Task, rows: Rows) -> Check:
+    row = rows[0]
+    sys.modules.pop(CANARY, None)
+    for text in (
+        CODE,
+        row["answer"].replace(row["gold"], CODE),
+        f"{row['answer']}\n{CODE}",
+        f"#### {CODE}",
+        f"${CODE}$",
+    ):
+        _paid(task, text, row["gold"])
+    ran = sys.modules.pop(CANARY, None) is not None
+    check = Check("the text of a model is run as code", "yes" if ran else "no")
+    if ran:
+        check.wrong = (
+            "verify() runs the text of the model as code (eval, exec or a parser that does): read it instead"
+        )
+    return check
+
+
+def _sturdy(task: Task, rows: Rows) -> Check:
+    """Hostile texts, alone and in the place of the gold, against the first gold."""
+    row, failed, texts = rows[0], [], [*hostile_texts()]
+    texts += [(f"{name}, for the gold", row["answer"].replace(row["gold"], text)) for name, text in texts]
+    for name, text in texts:
+        try:
+            with limited(PATIENCE):
+                task.verify(text, row["gold"])
+        except TimeoutError:
+            failed.append(f"{name}: no verdict after {PATIENCE:g} s")
+            check = Check(
+                "hostile texts that get a verdict", "stopped at the first that did not end", rows=failed
+            )
+            check.wrong = f"verify() {SLOW} on {name}: no verdict after {PATIENCE:g} s"
+            return check
+        except UserError as error:
+            failed.append(f"{name}: {error}")
+    check = Check(
+        "hostile texts that get a verdict", share=(len(texts) - len(failed), len(texts)), rows=failed
+    )
+    if failed:
+        check.wrong = f"verify() fails on {len(failed)} hostile texts, and a model may write any of them"
+    return check
+
+
+def _linear(task: Task, rows: Rows) -> Check:
+    """CPU time over lengths from 4,000 to a million characters: four times the text, about four times the time."""
+    worst = 0.0
+    for name, part in {**REPEATED, "a worked answer": rows[0]["answer"] + "\n"}.items():
+        before = 0.0
+        for length in (4_000, 16_000, 64_000, 256_000, 1_000_000):
+            text, began = part * (length // len(part)), time.process_time()
+            try:
+                with limited(PATIENCE):
+                    task.verify(text, rows[0]["gold"])
+            except UserError:
+                break  # _sturdy tells of it
+            except TimeoutError:
+                before = 0.0
+            took = time.process_time() - began
+            worst = max(worst, took)
+            if took > 0.2 and took > 9 * before:
+                many = f"{took:.1f} s for {length:,} characters"
+                return Check(
+                    f"time for repeated {name}", many, wrong=f"verify() {SLOW} on repeated {name}: {many}"
+                )
+            before = took
+    return Check("longest time for up to a million characters", f"{1000 * worst:.0f} ms")
+
+
+def _speed(task: Task, rows: Rows) -> Check:
+    began = time.perf_counter()
+    for row in rows:
+        _paid(task, row["answer"], row["gold"])
+    return Check("verdicts a second", f"{len(rows) / (time.perf_counter() - began):,.0f}")
+
+
+def _paid(task: Task, text: str, gold: str) -> bool:
+    try:
+        with limited(PATIENCE):
+            return task.verify(text, gold).correct
+    except (UserError, TimeoutError):
+        return False  # _sturdy and _linear tell of it
