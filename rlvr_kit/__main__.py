@@ -133,6 +133,25 @@ def evaluate(
 
 
 @app.command()
+def sweep(
+    study: Annotated[Path, typer.Argument(help="A study file: recipe, seeds, variants.")],
+    out: Out,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time; each takes a recipe's whole memory.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Run every variant of a study with every seed; the same command goes on with a study that was interrupted."""
+    from rlvr_kit.measure.plots import save
+    from rlvr_kit.measure.seeds import seeds_figure, seeds_table
+    from rlvr_kit.training.sweep import load_study
+    from rlvr_kit.training.sweep import sweep as run_sweep
+
+    result = run_sweep(load_study(study), out, jobs)
+    figure = save(seeds_figure(result), out / "figures" / "seeds")
+    print(json.dumps(result, indent=2) if as_json else seeds_table(result).to_string(index=False))
+    print(f"{out / 'sweep.json'}; the figure: {figure.with_suffix('.png')}", file=sys.stderr)
+
+
+@app.command()
 def submit(
     recipe: RecipeName = "gpu",
     overrides: Overrides = [],  # noqa: B006

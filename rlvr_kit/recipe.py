@@ -90,6 +90,7 @@ class RunSection(_Section):
     seed: int = 0
     save_steps: int = Field(50, ge=1)
     max_minutes: float | None = Field(None, gt=0)  # stop in good order after this time
+    threads: int | None = Field(None, ge=1)  # CPU threads; None: torch's own choice, one a core
     guards: bool = True  # stop what cannot learn any more, warn of what learns the wrong thing (guards.py)
     shared_prefix: bool = True  # compute what prompts share once (engine/grpo_trainer.py)
 
