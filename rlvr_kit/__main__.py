@@ -5,6 +5,7 @@ import sys
 import time
 import warnings
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -119,10 +120,13 @@ def evaluate(
 
     folder = out or Path("runs") / "evaluations"
     label = f"{Path(model).name}-{Path(data).name}-{settings.prompt.shots if shots is None else shots}shot"
+    sampling = replace(
+        settings.sampling, samples=samples, temperature=temperature,
+        max_new_tokens=max_new_tokens or settings.max_new_tokens,
+    )  # fmt: skip
     result = evaluate_recipe(
-        settings, label=label, model=model, shots=shots, samples=samples, temperature=temperature,
-        max_new_tokens=max_new_tokens or settings.max_new_tokens, out=Run(folder),
-    ).summary  # fmt: skip
+        settings, label=label, model=model, shots=shots, sampling=sampling, out=Run(folder)
+    ).summary
     if as_json:
         print(json.dumps(result, indent=2))
         return

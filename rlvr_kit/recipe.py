@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from rlvr_kit.errors import InputError
 from rlvr_kit.paths import project_path
+from rlvr_kit.sampling_settings import SamplingSettings
 from rlvr_kit.tasks.prompts import INSTRUCTION, Template, choose_exemplars
 
 if TYPE_CHECKING:
@@ -189,6 +190,11 @@ class Recipe(_Section):
     def max_new_tokens(self) -> int:
         """How long a completion may get in evaluation."""
         return self.evaluation.max_new_tokens or int(self.grpo.get("max_completion_length", 512))
+
+    @property
+    def sampling(self) -> SamplingSettings:
+        """How completions are sampled in evaluation: greedily, one for each problem."""
+        return SamplingSettings(max_new_tokens=self.max_new_tokens, batch_size=self.evaluation.batch_size)
 
     def to_yaml(self) -> str:
         """The recipe as resolved; ``load_recipe`` reads it back."""

@@ -85,7 +85,7 @@ class RunKeeper(TrainerCallback):
             return {}
         summary = evaluate(
             policy, self.trainer.processing_class, self.heldout, self.recipe.template(), label="held-out",
-            max_new_tokens=self.recipe.max_new_tokens, batch_size=self.recipe.evaluation.batch_size, quiet=True,
+            sampling=self.recipe.sampling, quiet=True,
         ).summary  # fmt: skip
         keys = ("n", "strict", "strict_ci", "lenient", "lenient_ci", "format", "format_ci", "truncated")
         measured = {f"heldout/{key}": summary[key] for key in keys}
