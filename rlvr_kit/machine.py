@@ -8,6 +8,9 @@ import re
 import resource
 import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,6 +85,39 @@ def peak_memory_gib() -> float:
         return torch.cuda.max_memory_allocated() / GIB
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+@contextmanager
+def watched_memory(every: float = 0.5) -> Iterator[dict[str, float]]:
+    """Watch the memory of this process and all its children, each shared page counted once (Linux; else resident).
+
+    Yields:
+        A dictionary whose ``peak`` is the most that was seen so far, in GiB.
+    """
+    seen, over = {"peak": 0.0}, threading.Event()
+
+    def watch() -> None:
+        while True:
+            seen["peak"] = max(seen["peak"], process_tree_gib())
+            if over.wait(every):
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        watcher.join()
+
+
+def process_tree_gib() -> float:
+    """Return the GiB that this process and all its children hold now (proportional set size where there is one)."""
+    total, own = 0, psutil.Process()
+    for process in (own, *own.children(recursive=True)):
+        with suppress(psutil.Error):  # it may have ended meanwhile
+            total += process.memory_full_info().pss if sys.platform == "linux" else process.memory_info().rss
+    return total / GIB
 
 
 def reuse_freed_memory() -> None:
