@@ -11,7 +11,9 @@ def test_memory_of_children_counts_and_the_peak_stays() -> None:
     before = process_tree_gib()
     with watched_memory(every=0.05) as memory:
         child = "x = bytearray(400 * 2**20); print('held', flush=True); input()"
-        process = subprocess.Popen([sys.executable, "-c", child], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        process = subprocess.Popen(
+            [sys.executable, "-c", child], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
         process.stdout.readline()
         while memory["peak"] < before + 0.35 and process.poll() is None:
             time.sleep(0.05)

@@ -151,12 +151,13 @@ def accuracy_fell(lines: list[Line]) -> str | None:
     p = fell_p(round(first * n), round(now * n), n)
     if p >= FELL_P:
         return None
+    shown = "< 0.001" if p < 0.001 else f"= {p:.3f}"
     return (
         f"held-out strict accuracy has fallen from {first:.0%} to {now:.0%} (n={n}, Fisher's exact test, one-sided "
-        f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}), so training unlearns what the model could do. The likely cause is updates that are too large, "
-        "or samples that are hardly ever right, so that only wrong answers are pushed away: divide "
-        "grpo.learning_rate by two or three, lower grpo.temperature (0.7), or take more problems a step. The model "
-        "that is saved is the one of the best measurement"
+        f"p {shown}), so training unlearns what the model could do. The likely cause is updates that are too large, or "
+        "samples that are hardly ever right, so that only wrong answers are pushed away: divide grpo.learning_rate by "
+        "two or three, lower grpo.temperature (0.7), or take more problems a step. The model that is saved is the one "
+        "of the best measurement"
     )
 
 
