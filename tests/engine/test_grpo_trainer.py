@@ -15,6 +15,7 @@ import rlvr_kit.engine.grpo_trainer
 from rlvr_kit.engine.grpo_trainer import SharedPrefixGRPOTrainer
 from rlvr_kit.engine.sampling import Completion
 from rlvr_kit.engine.token_logps import branch_logps
+from rlvr_kit.models import load_tokenizer
 
 END = TOKENIZER.eos_token_id
 
@@ -198,6 +199,45 @@ def test_what_it_does_not_know_is_passed_on_to_trl(tmp_path: Path) -> None:
     assert len(written) == 2
     quick = make_trainer(SharedPrefixGRPOTrainer, tmp_path)
     assert len(quick._generate_single_turn(ids, None, {}, num_generations=2, has_tool_images=False)[0]) == 2
+
+
+def test_tools_are_called_by_trl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from trl.chat_template_utils import qwen3_chat_template
+
+    def multiply(a: int, b: int) -> int:
+        """Multiply two integers.
+
+        Args:
+            a: The first integer.
+            b: The second integer.
+
+        Returns:
+            The product.
+        """
+        calls.append((a, b))
+        return a * b
+
+    calls: list[tuple[int, int]] = []
+    tokenizer = load_tokenizer("tiny-random")
+    tokenizer.chat_template = qwen3_chat_template
+    known = make_trainer(GRPOTrainer, tmp_path, max_steps=1, max_completion_length=200)
+    question = [{"role": "user", "content": "3 x 4?"}]
+    trainer = SharedPrefixGRPOTrainer(
+        model=known.model, args=known.args, processing_class=tokenizer, tools=[multiply],
+        reward_funcs=lambda completions, **_: [float(i) for i in range(len(completions))],
+        train_dataset=Dataset.from_dict({"prompt": [question] * 8}),
+    )  # fmt: skip
+    call = '<tool_call>\n{"name": "multiply", "arguments": {"a": 3, "b": 4}}\n</tool_call>'
+    said = [[*tokenizer(text)["input_ids"], END] for text in (call, "It is 12.")]
+
+    def generate(input_ids: torch.Tensor, **_: Any) -> torch.Tensor:
+        ids = torch.tensor(said[1 if calls else 0]).expand(len(input_ids), -1)
+        return torch.cat([input_ids, ids], dim=1)
+
+    monkeypatch.setattr(trainer.model, "generate", generate)
+    assert "tools" in trainer.fallback_reason
+    trainer.train()
+    assert calls == [(3, 4)] * 8 and trainer.state.global_step == 1
 
 
 def test_it_steps_aside_for_a_rollout_function(tmp_path: Path) -> None:
