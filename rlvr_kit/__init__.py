@@ -7,7 +7,8 @@ The rooms, in the order in which data flows. A room imports only from those abov
     tasks/                   what is asked and how an answer is judged: gsm8k, word_problems, prompts, verifier
     sampling_settings        how completions are sampled: temperature, limit, stop strings, ...
     recipe, run_folder       the YAML file that describes a run, and the folder that a run leaves
-    engine/                  one GRPO step, fast and exact: prompt_tree, decoding, sampling, token_logps, grpo_trainer
+    engine/                  one GRPO step, fast and exact: prompt_tree, decoding, adapters, sampling, token_logps,
+                             grpo_trainer, fallback
     measure/                 evaluation, statistics, plots, live_chart
     rewards/                 the verdict as TRL reward functions, as the command `score`, as an AWS Lambda
     training/                plan, step_cost, train, callbacks, guards

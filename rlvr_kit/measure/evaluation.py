@@ -108,7 +108,7 @@ def evaluate(
     if Path(told["model"]).is_absolute():  # where it lay on this machine is nobody's business
         told["model"] = "/".join(Path(told["model"]).parts[-2:])
     result = Evaluation(_table(rows), told | settings | summarize(_table(rows)))
-    result.summary["seconds"] = round(time.perf_counter() - began, 1)
+    result.summary["seconds"] = round(time.perf_counter() - began, 2)
     if out:
         out.save_evaluation(label, result.rows, result.summary)
     return result

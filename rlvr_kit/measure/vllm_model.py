@@ -5,7 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from rlvr_kit.engine.sampling import Completion
+from rlvr_kit.engine.sampling import Completion, prompt_token_ids
 from rlvr_kit.sampling_settings import SamplingSettings
 
 
@@ -26,7 +26,7 @@ def vllm_model(name: str) -> tuple[Any, Callable[..., None]]:
         *,
         on_batch: Callable[[dict[int, list[Completion]]], None],
     ) -> None:
-        ids = tokenizer(prompts, add_special_tokens=False)["input_ids"]
+        ids = prompt_token_ids(tokenizer, prompts)
         params = SamplingParams(
             temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k, stop=list(sampling.stop),
             n=sampling.samples, max_tokens=sampling.max_new_tokens, seed=sampling.seed,

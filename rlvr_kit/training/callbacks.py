@@ -124,7 +124,8 @@ class RunKeeper(TrainerCallback):
         if state.is_world_process_zero:
             self.report(line | measured)
             self.bar.update(1)
-            self.bar.set_postfix({key: line[key] for key in ("reward", "length")})
+            # A step that learns again from earlier completions (grpo.num_iterations) has no reward of its own.
+            self.bar.set_postfix({key: line[key] for key in ("reward", "length") if key in line})
             limit = self.recipe.run.max_minutes
             if limit and time.monotonic() - self.started > 60 * limit:
                 self.stopped_by = f"the time budget of {limit:g} minutes (run.max_minutes)"

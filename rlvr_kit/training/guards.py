@@ -112,7 +112,7 @@ def all_equal(lines: list[Line]) -> str | None:
 
 def entropy_collapsed(lines: list[Line]) -> str | None:
     """The policy hardly varies what it writes, so that the completions of a group are copies of each other."""
-    last = [line for line in lines if line.get("entropy") is not None][-ENTROPY_STEPS:]
+    last = [line for line in lines if line.get("entropy") is not None and "length" in line][-ENTROPY_STEPS:]
     nats = [line["entropy"] * line["length"] for line in last]
     if len(nats) < ENTROPY_STEPS or sum(nats) / len(nats) >= ENTROPY_NATS:
         return None

@@ -132,7 +132,8 @@ def plan(recipe: Recipe, gpu_memory: float | None = None, seconds: dict[str, flo
     minutes = None
     if seconds:
         measured = (steps // recipe.evaluation.every_steps + 1) * recipe.evaluation.heldout / completions
-        minutes = (steps * sum(seconds.values()) + measured * seconds["sampling"]) / 60
+        sampled_steps = steps / given["num_iterations"]  # completions are learned from so many times
+        minutes = (steps * seconds["learning"] + (sampled_steps + measured) * seconds["sampling"]) / 60
     return Plan(
         recipe.name, completions // group, group, completions, rows, steps, steps * completions, tokens,
         parameters, memory, available, machine, seconds, minutes, remark,

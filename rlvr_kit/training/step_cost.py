@@ -2,7 +2,7 @@
 
 from os.path import commonprefix
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlvr_kit.errors import InputError, UserError
 from rlvr_kit.machine import GIB, pick_dtype
@@ -58,6 +58,7 @@ def prompt_tokens(recipe: Recipe, guess: bool = False) -> dict[str, int]:
     Counted on the 100 longest questions and an even sample of the others. ``guess``, for want of a tokenizer:
     three characters a token, which is about what prompts with worked examples from GSM8K come to.
     """
+    from rlvr_kit.engine.sampling import prompt_token_ids
     from rlvr_kit.models import load_tokenizer
 
     questions = sorted(recipe.training_problems()["question"], key=len, reverse=True)
@@ -65,7 +66,7 @@ def prompt_tokens(recipe: Recipe, guess: bool = False) -> dict[str, int]:
     template = recipe.template()
     tokenizer = None if guess else load_tokenizer(recipe.model.name, recipe.model.revision)
     texts = [template.render(tokenizer, question) for question in questions]
-    ids = tokenizer(texts, add_special_tokens=False)["input_ids"] if tokenizer else [t[::3] for t in texts]
+    ids: list[Any] = prompt_token_ids(tokenizer, texts) if tokenizer else [text[::3] for text in texts]
     lengths = sorted(map(len, ids))
     shared = len(commonprefix([list(each) for each in ids]))
     return {"median": int(median(lengths)), "longest": lengths[-1], "shared": shared}

@@ -40,7 +40,9 @@ def time_step(recipe: Recipe) -> dict[str, float]:
     groups whose rewards are equal, so they take as long or less. On a GPU a first step warms up, uncounted.
     """
     few = recipe.evaluation.model_copy(update={"heldout": 1, "every_steps": 1000})
-    short = recipe.model_copy(update={"grpo": recipe.grpo | {"max_steps": 3}, "evaluation": few})
+    # Every step samples what it learns from, whether or not the recipe reuses completions: plan.py counts how often.
+    once = {"max_steps": 3, "num_iterations": 1, "steps_per_generation": None, "generation_batch_size": None}
+    short = recipe.model_copy(update={"grpo": recipe.grpo | once, "evaluation": few})
     moments: list[float] = []  # step 0 logged, step 1 scored, step 1 logged, step 2 scored, step 2 logged
 
     def score(completions: list, **kwargs: Any) -> list[float]:

@@ -204,6 +204,19 @@ def test_a_measured_step_gives_a_time_and_leaves_nothing(tmp_path, monkeypatch, 
     assert said.out == "" and "timing a training step" in said.err  # stdout is for --json
 
 
+def test_reused_completions_are_sampled_once():
+    seconds = {"sampling": 60.0, "learning": 6.0}
+    once, twice = (
+        plan(smoke("grpo.max_steps=100", "evaluation.every_steps=1000", *reuse), seconds=seconds)
+        for reuse in ([], ["grpo.num_iterations=2"])
+    )
+    assert once.minutes - twice.minutes == pytest.approx(50)
+    waves = ["grpo.steps_per_generation=2", "data.train_size=64"]  # twice the completions, half as often
+    assert plan(
+        smoke("grpo.max_steps=100", "evaluation.every_steps=1000", *waves), seconds=seconds
+    ).minutes == pytest.approx(once.minutes)
+
+
 def test_a_model_that_is_not_here_is_planned_and_not_timed(capfd):
     made = timed_plan(smoke("model.name=Qwen/Qwen2.5-0.5B-Instruct"))
     assert made.seconds is None and made.minutes is None and made.in_words()["time"] == "not measured"

@@ -49,6 +49,16 @@ def test_the_run_folder_is_complete(run: Run) -> None:
     assert run.summary()["steps"] == 4 and run.summary()["peak_memory_gib"] > 0
 
 
+@pytest.mark.parametrize("reuse", ["num_iterations", "steps_per_generation"])
+def test_completions_may_be_used_for_two_steps(reuse: str, tmp_path: Path) -> None:
+    """At every second step nothing is sampled, so TRL logs neither reward nor length."""
+    short = ["grpo.max_steps=6", "evaluation.heldout=4", "evaluation.every_steps=100"]
+    log = train(load_recipe("smoke", [MOVES, f"grpo.{reuse}=2", *short]), tmp_path / "run").log()
+    assert log.step.tolist() == list(range(7))
+    assert log.loss[1:].notna().all() and log.entropy[1:].notna().all()
+    assert log.reward[1:].notna().tolist() == log.length[1:].notna().tolist() == [True, False] * 3
+
+
 def test_the_model_loads_in_transformers_and_is_what_the_last_heldout_line_measured(run: Run) -> None:
     from transformers import AutoModelForCausalLM
 
