@@ -18,9 +18,11 @@ from typer.testing import CliRunner
 
 from rlvr_kit import UserError, __version__
 from rlvr_kit.__main__ import app
-from rlvr_kit.cloud.job_plan import JOB_METRICS, metric_regex, requirements, staged_source
-from rlvr_kit.cloud.jobs import LOG_GROUP, attach, clean_up, fetch, follow, plan_job, stop, submit
-from rlvr_kit.cloud.rehearsal import ROLE, PretendedAWS, rehearsal
+from rlvr_kit.cloud.clean_up import clean_up
+from rlvr_kit.cloud.job_request import JOB_METRICS, channels, metric_regex, requirements, staged_source
+from rlvr_kit.cloud.jobs import attach, fetch, follow, plan_job, stop, submit
+from rlvr_kit.cloud.pretended_aws import ROLE
+from rlvr_kit.cloud.rehearsal import rehearsal
 from rlvr_kit.paths import PROJECT
 from rlvr_kit.recipe import RECIPES, load_recipe
 
@@ -39,8 +41,7 @@ def quick():
 def aws(monkeypatch):
     """A pretended account in which jobs are taken, but not run."""
     monkeypatch.delenv("RLVR_KIT_GSM8K", raising=False)
-    monkeypatch.setattr(PretendedAWS, "_run", lambda self, request: None)
-    with rehearsal() as account:
+    with rehearsal(run_jobs=False) as account:
         yield account
 
 
@@ -240,8 +241,7 @@ def test_telemetry_is_off(aws, monkeypatch):
     assert sent == []
 
 
-def test_quota_of_zero_is_refused_before_anything_is_uploaded(monkeypatch):
-    monkeypatch.setattr(PretendedAWS, "_run", lambda self, request: None)
+def test_quota_of_zero_is_refused_before_anything_is_uploaded():
     with rehearsal(quota=0) as account:
         planned = plan_job(load_recipe("smoke"), "ml.g5.2xlarge")
         with pytest.raises(
@@ -382,15 +382,12 @@ def test_attach_to_no_job_and_to_another_kits(aws):
 def job(aws):
     """A job that was submitted, and a log line of it."""
     job = submit(plan_job(load_recipe("smoke")))
-    log = {"logGroupName": LOG_GROUP, "logStreamName": f"{job.training_job_name}/algo-1-1"}
-    aws.logs.create_log_group(logGroupName=LOG_GROUP)
-    aws.logs.create_log_stream(**log)
-    aws._log(log, '{"step": 1, "reward": 0.5}')
+    aws.open_log(f"{job.training_job_name}/algo-1-1")('{"step": 1, "reward": 0.5}')
     return job
 
 
 def end(aws, job, status, **more):
-    aws._set_status(job.training_job_name, status, status, **more)
+    aws.set_status(job.training_job_name, status, status, **more)
 
 
 def test_follow_shows_the_log_and_draws(aws, job):
@@ -452,7 +449,7 @@ def test_fetch_needs_an_ended_job_an_empty_folder_and_its_files(aws, job, tmp_pa
         fetch(job, tmp_path / "out")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "log.jsonl").touch()
-    with pytest.raises(UserError, match="not empty"):
+    with pytest.raises(UserError, match="not an empty folder"):
         fetch(job, tmp_path / "full")
     bucket = boto3.resource("s3").Bucket(f"sagemaker-us-east-1-{ACCOUNT}")
     bucket.objects.delete()

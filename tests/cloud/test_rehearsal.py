@@ -12,7 +12,8 @@ from safetensors.numpy import load_file
 
 from rlvr_kit import UserError
 from rlvr_kit.cloud import rehearsal
-from rlvr_kit.cloud.jobs import clean_up, fetch, follow, plan_job, stop, submit
+from rlvr_kit.cloud.clean_up import clean_up
+from rlvr_kit.cloud.jobs import fetch, follow, plan_job, stop, submit
 from rlvr_kit.recipe import RECIPES, load_recipe
 
 #: The IAM action of a call where it is not `service:Call`.
@@ -137,9 +138,9 @@ def test_stopped_job_checkpoints_and_leaves_what_it_has(tmp_path):
 
 @pytest.mark.parametrize("mount", [True, False])
 def test_failed_job_says_why(mount, tmp_path, monkeypatch):
-    if mount and not rehearsal.may_mount():
+    if mount and not rehearsal.can_mount():
         pytest.skip("no private mounts on this machine")
-    monkeypatch.setattr(rehearsal, "may_mount", lambda: mount)
+    monkeypatch.setattr(rehearsal, "can_mount", lambda: mount)
     lines = []
     with rehearsal.rehearsal():
         job = submit(plan_job(load_recipe("smoke", ["sagemaker.secrets.HF_TOKEN=rlvr/none"])))
