@@ -1,15 +1,11 @@
 """The SageMaker request, what stops it, and what can be done with a job; moto answers, no network."""
 
-import functools
 import json
 import re
-from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
-from unittest import mock
 
 import boto3
-import botocore.session
 import pytest
 import yaml
 from botocore.exceptions import EndpointConnectionError
@@ -18,8 +14,7 @@ from typer.testing import CliRunner
 
 from rlvr_kit import UserError, __version__
 from rlvr_kit.__main__ import app
-from rlvr_kit.cloud.clean_up import clean_up
-from rlvr_kit.cloud.job_request import JOB_METRICS, channels, metric_regex, requirements, staged_source
+from rlvr_kit.cloud.job_request import JOB_METRICS, metric_regex, requirements, staged_source
 from rlvr_kit.cloud.jobs import attach, fetch, follow, plan_job, stop, submit
 from rlvr_kit.cloud.pretended_aws import ROLE
 from rlvr_kit.cloud.rehearsal import rehearsal
@@ -29,28 +24,7 @@ from rlvr_kit.recipe import RECIPES, load_recipe
 ACCOUNT = ROLE.split(":")[4]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick():
-    """Spare the tests what the SDK and botocore do anew each time: check their settings, read their files."""
-    loader = mock.patch("botocore.session.create_loader", functools.cache(botocore.session.create_loader))
-    with mock.patch("jsonschema.validate"), loader:
-        yield
-
-
-@pytest.fixture
-def aws(monkeypatch):
-    """A pretended account in which jobs are taken, but not run."""
-    monkeypatch.delenv("RLVR_KIT_GSM8K", raising=False)
-    with rehearsal(run_jobs=False) as account:
-        yield account
-
-
-def answer(call, response, status=200):
-    """Let AWS answer `call` (service.Operation) with `response`, or with the error that it is."""
-    reply = {"ResponseMetadata": {"HTTPStatusCode": status}} | response
-    boto3.DEFAULT_SESSION.events.register_first(
-        f"before-call.{call}", lambda **_: (SimpleNamespace(status_code=status), deepcopy(reply))
-    )
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 def error(code):
@@ -283,7 +257,7 @@ def test_unknown_price_is_refused_until_you_give_yours():
     assert planned.refusals == []
 
 
-def test_price_is_asked_of_aws_first(aws):
+def test_price_is_asked_of_aws_first(aws, answer):
     def product(usage, price):
         dimensions = {"sku.rate": {"pricePerUnit": {"USD": price}}}
         terms = {"OnDemand": {"sku": {"priceDimensions": dimensions}}}
@@ -296,7 +270,7 @@ def test_price_is_asked_of_aws_first(aws):
 
 
 @pytest.mark.parametrize("call", ["pricing.GetProducts", "service-quotas.ListServiceQuotas"])
-def test_what_may_not_be_asked_is_unknown(aws, call):
+def test_what_may_not_be_asked_is_unknown(aws, answer, call):
     answer(call, error("AccessDeniedException"), 400)
     planned = plan_job(load_recipe("smoke"))
     fact = planned.price if "pricing" in call else planned.quota
@@ -304,7 +278,7 @@ def test_what_may_not_be_asked_is_unknown(aws, call):
     assert len(planned.refusals) == ("pricing" in call)  # AWS itself keeps to the quota, but to no price
 
 
-def test_missing_permissions_are_named(aws):
+def test_missing_permissions_are_named(aws, answer):
     denied = {"EvalActionName": "cloudwatch:PutMetricData", "EvalDecision": "implicitDeny"}
     answer("iam.SimulatePrincipalPolicy", {"EvaluationResults": [denied]})
     planned = plan_job(load_recipe("smoke"))
@@ -312,7 +286,7 @@ def test_missing_permissions_are_named(aws):
         submit(planned)
 
 
-def test_role_that_sagemaker_may_not_assume(aws):
+def test_role_that_sagemaker_may_not_assume(aws, answer):
     answer("iam.GetRole", {"Role": {"Arn": ROLE, "AssumeRolePolicyDocument": '{"Statement": []}'}})
     assert "trust policy" in plan_job(load_recipe("smoke")).role_problem
 
@@ -357,7 +331,7 @@ def test_no_credentials(monkeypatch):
         ("s3.PutObject", "NoSuchBucket", "bucket is gone"),
     ],
 )
-def test_refused_by_aws_is_one_clear_line(aws, call, code, message):
+def test_refused_by_aws_is_one_clear_line(aws, answer, call, code, message):
     planned = plan_job(load_recipe("smoke"))
     answer(call, error(code), 400)
     with pytest.raises(UserError, match=message) as raised:
@@ -376,14 +350,6 @@ def test_attach_to_no_job_and_to_another_kits(aws):
     )  # fmt: skip
     with pytest.raises(UserError, match="'theirs' is a training job, but none of this kit's"):
         attach("theirs")
-
-
-@pytest.fixture
-def job(aws):
-    """A job that was submitted, and a log line of it."""
-    job = submit(plan_job(load_recipe("smoke")))
-    aws.open_log(f"{job.training_job_name}/algo-1-1")('{"step": 1, "reward": 0.5}')
-    return job
 
 
 def end(aws, job, status, **more):
@@ -468,36 +434,6 @@ def test_fetch_takes_the_checkpoints_of_a_job_that_could_not_pack(aws, job, tmp_
     run = fetch(job, tmp_path / "out")
     assert run.log().reward.tolist() == [0.5]
     assert (run.path / "checkpoints" / "checkpoint-1" / "x").exists()
-
-
-def test_clean_up_lists_all_and_deletes_what_is_named(aws, job):
-    name = job.training_job_name
-    other = boto3.client("s3").put_object(Bucket=f"sagemaker-us-east-1-{ACCOUNT}", Key="theirs/x", Body=b"x")
-    assert other
-    folder = f"s3://sagemaker-us-east-1-{ACCOUNT}/rlvr-kit/{name}/"
-    left = {item["id"]: item for item in clean_up()}
-    assert set(left) == {f"training-job/{name}", f"log-stream/{name}/algo-1-1", folder}
-    assert left[folder]["bytes"] > 10_000
-    assert not [item for item in left.values() if item["deleted"]]
-    with pytest.raises(UserError, match="nothing was deleted.*s3://elsewhere"):
-        clean_up([folder, "s3://elsewhere/"])
-    assert len(clean_up()) == 3
-    clean_up([folder, f"training-job/{name}"])
-    assert {item["id"] for item in clean_up()} == {f"training-job/{name}", f"log-stream/{name}/algo-1-1"}
-    assert aws.stopping == {name}
-    keys = boto3.client("s3").list_objects_v2(Bucket=f"sagemaker-us-east-1-{ACCOUNT}")["Contents"]
-    assert [item["Key"] for item in keys] == ["theirs/x"]
-
-
-def test_clean_up_in_a_bucket_of_your_own(aws):
-    boto3.client("s3").create_bucket(Bucket="mine")
-    boto3.client("s3").put_object(Bucket="mine", Key="rlvr-kit/rlvr-kit-1/x", Body=b"four")
-    (item,) = clean_up(bucket="mine")
-    assert (item["id"], item["bytes"]) == ("s3://mine/rlvr-kit/rlvr-kit-1/", 4)
-
-
-def test_clean_up_in_an_empty_account(aws):
-    assert clean_up() == []
 
 
 @pytest.mark.parametrize(
