@@ -61,8 +61,12 @@ def test_batch_is_counted_over_all_gpus_of_all_hosts(aws):
 
 
 def test_memory_of_the_gpu_counts_and_not_that_of_this_machine(aws):
-    recipe = load_recipe("multi-gpu", ["data.source=word_problems", "lora=null"])  # 1.5 billion weights trained
-    refused(aws, plan_job(recipe, "ml.g4dn.xlarge"), "it needs up to .* and there are 14.5 .a GPU of that size")
+    recipe = load_recipe(
+        "multi-gpu", ["data.source=word_problems", "lora=null"]
+    )  # 1.5 billion weights trained
+    refused(
+        aws, plan_job(recipe, "ml.g4dn.xlarge"), "it needs up to .* and there are 14.5 .a GPU of that size"
+    )
     assert plan_job(recipe, "ml.p4de.24xlarge").training_problem == ""
     assert plan_job(recipe, "ml.m5.xlarge").training_problem == ""  # nobody here knows that machine's memory
 
@@ -83,4 +87,6 @@ def test_instance_type_that_the_kit_does_not_know(aws):
 
 def test_several_cpu_hosts_are_refused(aws):
     planned = plan_job(load_recipe("smoke", ["sagemaker.instance_count=2"]), "ml.m5.xlarge")
-    refused(aws, planned, "each of 2 CPU instances would train the whole recipe.*sagemaker.instance_count to 1")
+    refused(
+        aws, planned, "each of 2 CPU instances would train the whole recipe.*sagemaker.instance_count to 1"
+    )

@@ -1,7 +1,12 @@
 """The SageMaker request, what stops it, and what can be done with a job; moto answers, no network."""
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,12 +17,14 @@ from botocore.exceptions import EndpointConnectionError
 from moto import mock_aws
 from typer.testing import CliRunner
 
-from rlvr_kit import UserError, __version__
+from rlvr_kit import AWSError, UserError, __version__
 from rlvr_kit.__main__ import app
-from rlvr_kit.cloud.job_request import JOB_METRICS, metric_regex, requirements, staged_source
+from rlvr_kit.cloud import jobs
+from rlvr_kit.cloud.job_request import JOB_METRICS, channels, metric_regex, requirements, staged_source
 from rlvr_kit.cloud.jobs import attach, fetch, follow, plan_job, stop, submit
 from rlvr_kit.cloud.pretended_aws import ROLE
 from rlvr_kit.cloud.rehearsal import rehearsal
+from rlvr_kit.models import resolve_model
 from rlvr_kit.paths import PROJECT
 from rlvr_kit.recipe import RECIPES, load_recipe
 
@@ -139,6 +146,62 @@ def test_source_is_package_recipe_and_requirements():
         lines = (source / "requirements.txt").read_text().split("\n")
     assert not [line for line in lines if line.startswith("torch")]
     assert [line for line in lines if line.startswith("trl==")]
+
+
+def test_gsm8k_in_a_folder_is_one_channel(tmp_path, monkeypatch):
+    """A relative folder begins at the project folder; its channel is the one whose rows are checked on loading."""
+    folder = tmp_path / "project" / "gsm8k"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr("rlvr_kit.paths.PROJECT", tmp_path / "project")
+    monkeypatch.setenv("RLVR_KIT_GSM8K", "gsm8k")
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe("smoke", ["data.source=gsm8k"])
+    assert channels(recipe) == {"gsm8k": folder}
+    folder.rmdir()
+    with pytest.raises(
+        UserError, match="needs the folder .*project/gsm8k .channel gsm8k., but there is none"
+    ):
+        channels(recipe)
+
+
+def test_folder_named_like_a_source_is_not_uploaded(tmp_path, monkeypatch):
+    monkeypatch.setattr("rlvr_kit.paths.PROJECT", tmp_path)
+    monkeypatch.delenv("RLVR_KIT_GSM8K", raising=False)
+    for name in ("gsm8k", "word_problems", "tiny-random", "mine"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "mine" / "config.json").touch()
+    assert channels(load_recipe("smoke")) == channels(load_recipe("smoke", ["data.source=gsm8k"])) == {}
+    mine = load_recipe("smoke", ["data.source=mine", "model.name=mine"])
+    assert channels(mine) == {"data": tmp_path / "mine", "model": tmp_path / "mine"}
+    with pytest.raises(UserError, match="the job needs the folder .*none .channel data."):
+        channels(load_recipe("smoke", ["data.source=none"]))
+
+
+def test_model_folder_begins_where_the_data_folder_begins(tmp_path, monkeypatch):
+    monkeypatch.setattr("rlvr_kit.paths.PROJECT", tmp_path / "project")
+    (tmp_path / "project" / "mine").mkdir(parents=True)
+    (tmp_path / "project" / "mine" / "config.json").touch()
+    monkeypatch.chdir(tmp_path)
+    assert resolve_model("mine") == str(tmp_path / "project" / "mine")
+
+
+def test_installation_without_the_project_folder(tmp_path):
+    """As after a plain pip install: the package lies in a folder without pyproject.toml."""
+    shutil.copytree(
+        RECIPES.parent, tmp_path / "site" / "rlvr_kit", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    work = tmp_path / "work"
+    work.mkdir()
+    code = """if True:
+        from rlvr_kit import load_recipe, project_path
+        from rlvr_kit.cloud.job_request import staged_source
+        with staged_source(load_recipe("smoke")) as source:
+            print((source / "rlvr_kit" / "__main__.py").is_file(), project_path("runs"))
+            print((source / "requirements.txt").read_text())"""
+    environ = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
+    command = [sys.executable, "-c", code]
+    told = subprocess.run(command, cwd=work, env=environ, capture_output=True, text=True, check=True).stdout
+    assert told.startswith(f"True {work / 'runs'}\n") and "trl==" in told and "torch" not in told
 
 
 @pytest.mark.parametrize(
@@ -309,6 +372,28 @@ def test_no_region(monkeypatch):
         plan_job(load_recipe("smoke"))
 
 
+def test_profile_that_does_not_exist(monkeypatch):
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    with pytest.raises(
+        AWSError, match="profile .nobody. could not be found; AWS_PROFILE must name"
+    ) as raised:
+        plan_job(load_recipe("smoke"))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "price_per_hour=.nan", "price_per_hour=-1", "price_per_hour=0", "price_per_hour=.inf", "max_minutes=-5",
+        "max_minutes=0", "max_minutes=.inf", "max_minutes=.nan", "max_wait_minutes=-1", "max_cost=.inf",
+        "max_cost=.nan", "max_cost=0",
+    ],
+)  # fmt: skip
+def test_limits_that_would_limit_nothing(setting):
+    with pytest.raises(UserError, match=f"sagemaker.{setting.split('=')[0]}: Input should be"):
+        load_recipe("smoke", [f"sagemaker.{setting}"])
+
+
 def test_no_credentials(monkeypatch):
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
@@ -334,7 +419,7 @@ def test_no_credentials(monkeypatch):
 def test_refused_by_aws_is_one_clear_line(aws, answer, call, code, message):
     planned = plan_job(load_recipe("smoke"))
     answer(call, error(code), 400)
-    with pytest.raises(UserError, match=message) as raised:
+    with pytest.raises(AWSError, match=message) as raised:
         submit(planned)
     assert "\n" not in str(raised.value)
 
@@ -388,7 +473,57 @@ def test_follow_goes_on_when_the_connection_comes_back(aws, job):
     assert '{"step": 1, "reward": 0.5}' in lines
 
 
-def test_ctrl_c_stops_following_and_not_the_job(aws, job):
+def test_empty_page_is_not_the_end_of_the_log(aws, job):
+    """CloudWatch may send an empty page first; the end is where the token that was sent comes back."""
+    end(aws, job, "Completed")
+    pages = {None: ([], "a"), "a": (["first"], "b"), "b": ([], "c"), "c": (["last"], "d"), "d": ([], "d")}
+    sent = []
+
+    def read(params, **_):
+        sent.append(params.get("nextToken"))
+
+    def page(**_):
+        lines, token = pages[sent[-1]]
+        events = [{"message": line, "timestamp": 1, "ingestionTime": 1} for line in lines]
+        return SimpleNamespace(status_code=200), {"events": events, "nextForwardToken": token}
+
+    boto3.DEFAULT_SESSION.events.register("before-parameter-build.logs.GetLogEvents", read)
+    boto3.DEFAULT_SESSION.events.register_first("before-call.logs.GetLogEvents", page)
+    lines = []
+    follow(job, on_line=lines.append, poll=0)
+    assert [line for line in lines if not line.startswith("[")] == ["first", "last"]
+
+
+def test_all_pages_of_log_streams_are_read(aws, job):
+    end(aws, job, "Completed")
+    for number in range(60):  # AWS lists 50 streams at a time
+        aws.open_log(f"{job.training_job_name}/algo-1-9{number:02}")(f"line {number}")
+    lines = []
+    follow(job, on_line=lines.append, poll=0)
+    assert sum(line.startswith("line ") for line in lines) == 60
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        ValueError("of the caller"),
+        EndpointConnectionError(endpoint_url="of the caller"),
+    ],
+)
+def test_error_of_the_callers_own_function_stays_what_it_is(aws, job, mistake):
+    end(aws, job, "Completed")
+
+    def fail(line):
+        raise mistake
+
+    with pytest.raises(type(mistake), match="of the caller"):
+        follow(job, on_line=fail, poll=0)
+    with pytest.raises(type(mistake), match="of the caller"):
+        follow(job, on_line=lambda line: None, live=fail, poll=0)
+
+
+def interrupted_while_following(job):
+    """The lines that follow() shows when Ctrl-C comes with the first one of the log."""
     lines = []
 
     def interrupt(line):
@@ -397,9 +532,36 @@ def test_ctrl_c_stops_following_and_not_the_job(aws, job):
             raise KeyboardInterrupt
 
     follow(job, on_line=interrupt, poll=0)
-    assert "the job goes on" in lines[-1]
-    assert attach(job.training_job_name).training_job_status == "InProgress"
+    return lines
+
+
+def test_ctrl_c_stops_following_and_not_the_job(aws, job):
+    name = job.training_job_name
+    real = SimpleNamespace(  # the same job, in an account that is not the rehearsal's
+        training_job_name=name, training_job_arn=job.training_job_arn.replace(ACCOUNT, "111122223333"),
+        training_job_status="InProgress", secondary_status="Training", refresh=lambda: None,
+    )  # fmt: skip
+    last = interrupted_while_following(real)[-1]
+    assert "the job goes on and is billed" in last and f"`submit --attach {name}`" in last
+    assert attach(name).training_job_status == "InProgress"
     assert aws.stopping == set()
+
+
+def test_ctrl_c_in_a_rehearsal_does_not_say_that_the_job_goes_on(aws, job):
+    last = interrupted_while_following(job)[-1]
+    assert "the job goes on" not in last and "its job ends when the rehearsal ends" in last
+
+
+def test_ctrl_c_at_the_command_line_ends_with_that_line(monkeypatch):
+    def interrupt(line):
+        print(line)
+        if "REHEARSAL" in line or "Training" in line:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(jobs, "follow", partial(follow, on_line=interrupt, poll=0.1))
+    result = CliRunner().invoke(app, ["submit", "--recipe", "smoke", "--rehearse"])
+    assert result.exit_code == 130
+    assert "its job ends when the rehearsal ends" in result.output.splitlines()[-1]
 
 
 def test_stop(aws, job):
