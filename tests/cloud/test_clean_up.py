@@ -4,10 +4,10 @@ import boto3
 import pytest
 
 from rlvr_kit import UserError
+from rlvr_kit.cloud.account import REHEARSAL_ACCOUNT as ACCOUNT
 from rlvr_kit.cloud.clean_up import clean_up
 from rlvr_kit.cloud.pretended_aws import ROLE
 
-ACCOUNT = ROLE.split(":")[4]
 pytestmark = pytest.mark.usefixtures("quick")
 
 

@@ -154,6 +154,18 @@ def test_failed_job_says_why(mount, tmp_path, monkeypatch):
     assert not os.path.exists("/opt/ml/checkpoints/log.jsonl")
 
 
+def test_job_that_this_machine_cannot_run_has_an_end(monkeypatch):
+    def full():
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(rehearsal, "can_mount", full)
+    with (
+        rehearsal.rehearsal(),
+        pytest.raises(UserError, match="failed: InternalServerError: .*No space left on device"),
+    ):
+        follow(submit(plan_job(load_recipe("smoke"))), on_line=lambda line: None, poll=0.1)
+
+
 def test_nothing_outlives_the_block():
     before, session = dict(os.environ), boto3.DEFAULT_SESSION
     with rehearsal.rehearsal() as aws:
