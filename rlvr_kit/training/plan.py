@@ -20,6 +20,10 @@ DEFAULTS = {
 }  # fmt: skip
 
 
+class PlanRefusal(InputError):
+    """The recipe cannot work: the message names all that is wrong and what to change."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a run will need. rich prints it as a table."""
@@ -71,13 +75,21 @@ class Plan:
         return table
 
 
-def plan(recipe: Recipe, gpu_memory: float | None = None, seconds: dict[str, float] | None = None) -> Plan:
+def plan(
+    recipe: Recipe,
+    gpu_memory: float | None = None,
+    seconds: dict[str, float] | None = None,
+    devices: int | None = None,
+) -> Plan:
     """Work out what ``recipe`` needs, here or on a GPU of ``gpu_memory`` GiB.
 
+    ``gpu_memory`` is ``math.inf`` where the memory is not known and must not be judged.
     ``seconds``: of one step, ``sampling`` and ``learning``, where they were measured (time_step.py).
+    ``devices``: how many processes train together; None: as many as torchrun or accelerate has started.
 
     Raises:
-        UserError: the run cannot work; the message names all that is wrong and what to change.
+        PlanRefusal: the run cannot work; the message names all that is wrong and what to change.
+        UserError: the data or the model is not on this machine and cannot be fetched.
 
     Example:
         >>> from rlvr_kit.recipe import load_recipe
@@ -87,8 +99,8 @@ def plan(recipe: Recipe, gpu_memory: float | None = None, seconds: dict[str, flo
     given = DEFAULTS | recipe.grpo
     for key in DEFAULTS:
         if not isinstance(given[key], int | float):
-            raise InputError(f"recipe {recipe.name}: grpo.{key} is {given[key]!r}, not a number")
-    devices, problems = int(os.environ.get("WORLD_SIZE", 1)), len(recipe.training_problems())
+            raise PlanRefusal(f"recipe {recipe.name}: grpo.{key} is {given[key]!r}, not a number")
+    devices = devices or int(os.environ.get("WORLD_SIZE", 1))
     rows, group = int(given["per_device_train_batch_size"]), int(given["num_generations"])
     completions = rows * devices * int(given["gradient_accumulation_steps"])
     # TRL samples for several steps at once when told so, and then takes its prompts in batches of that size.
@@ -99,14 +111,19 @@ def plan(recipe: Recipe, gpu_memory: float | None = None, seconds: dict[str, flo
         "grpo.num_generations is below 2, and completions are compared in their group: try 8": group < 2,
         f"{sampled} completions (grpo.per_device_train_batch_size x gradient_accumulation_steps x devices) "
         f"are not whole groups of {group}: make it {whole}, or change grpo.num_generations": sampled != whole,
-        f"a batch takes {whole // max(group, 1)} prompts and there are {problems}: raise data.train_size":
-            whole > problems * group > 0,
         "grpo.learning_rate is not above 0, so nothing would be learned": given["learning_rate"] <= 0,
         "grpo.temperature is not above 0, so a group would be all equal": given["temperature"] <= 0,
         "grpo.max_steps is 0: say how many steps to train": given["max_steps"] == 0,
         "grpo.max_completion_length is below 1": given["max_completion_length"] < 1,
         "rewards.format and rewards.correct are 0, so all rewards would be equal":
             recipe.rewards.format == recipe.rewards.correct == 0,
+    })  # fmt: skip
+    problems = len(
+        recipe.training_problems()
+    )  # only now: what is wrong above is said without the data as well
+    _refuse(recipe, {
+        f"a batch takes {whole // group} prompts and there are {problems}: raise data.train_size":
+            whole > problems * group,
     })  # fmt: skip
     config, own = model_config(recipe)
     remark = None if own else "the model is not here: its sizes are the kit's own, prompt tokens a guess"
@@ -143,4 +160,4 @@ def plan(recipe: Recipe, gpu_memory: float | None = None, seconds: dict[str, flo
 def _refuse(recipe: Recipe, wrong: dict[str, bool]) -> None:
     reasons = [reason for reason, is_so in wrong.items() if is_so]
     if reasons:
-        raise InputError(f"recipe {recipe.name} cannot work: {'; '.join(reasons)}")
+        raise PlanRefusal(f"recipe {recipe.name} cannot work: {'; '.join(reasons)}")
