@@ -1,4 +1,4 @@
-"""A run before it starts: what its batch numbers mean, what it takes, and a refusal of what cannot work."""
+"""A run before it starts: what its batch numbers mean, what it needs, and a refusal of what cannot work."""
 
 import os
 from dataclasses import asdict, dataclass
@@ -84,10 +84,13 @@ def plan(recipe: Recipe, gpu_memory: float | None = None, seconds: dict[str, flo
         >>> plan(load_recipe("smoke")).prompts
         2
     """
+    from rlvr_kit.training.configs import checked_grpo  # late: it loads torch and TRL
+
     given = DEFAULTS | recipe.grpo
     for key in DEFAULTS:
-        if not isinstance(given[key], int | float):
+        if not isinstance(given[key], int | float) or isinstance(given[key], bool):
             raise InputError(f"recipe {recipe.name}: grpo.{key} is {given[key]!r}, not a number")
+    checked_grpo(recipe)
     devices, problems = int(os.environ.get("WORLD_SIZE", 1)), len(recipe.training_problems())
     rows, group = int(given["per_device_train_batch_size"]), int(given["num_generations"])
     completions = rows * devices * int(given["gradient_accumulation_steps"])
@@ -121,9 +124,12 @@ def plan(recipe: Recipe, gpu_memory: float | None = None, seconds: dict[str, flo
         "a prompt of {longest} tokens and a completion of {completion} exceed the model's context of "
         "{context}: lower prompt.shots or grpo.max_completion_length".format(**tokens):
             tokens["longest"] + tokens["completion"] > tokens["context"],
+        f"a test or held-out prompt of {tokens['evaluated']:,} tokens and a completion of {recipe.max_new_tokens:,} "
+        f"exceed the model's context of {tokens['context']:,}: leave that question out, or lower "
+        "evaluation.max_new_tokens": tokens["evaluated"] + recipe.max_new_tokens > tokens["context"],
         f"it needs up to {memory['at once']:.1f} GiB ({parts}) and there are {available:.1f} ({machine}): "
-        "lower grpo.per_device_train_batch_size (and raise grpo.gradient_accumulation_steps) or "
-        "grpo.max_completion_length, or train with lora": memory["at once"] > available,
+        "lower grpo.per_device_train_batch_size (and raise grpo.gradient_accumulation_steps), "
+        "grpo.max_completion_length or evaluation.batch_size, or train with lora": memory["at once"] > available,
     })  # fmt: skip
     steps = int(given["max_steps"])
     if steps < 0:
