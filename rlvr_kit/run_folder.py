@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
 from rlvr_kit.errors import InputError, MachineError, UserError
 
@@ -54,7 +55,7 @@ def atomic(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield draft
         os.replace(draft, path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise cannot_write(path, error) from error
     finally:
         with suppress(OSError):  # where the folder could not be made, there is nothing to remove
@@ -84,8 +85,8 @@ def only_writer(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if [path.name for path in folder.iterdir()] == [".lock"]:
-            with suppress(OSError):
+        with suppress(OSError):
+            if [path.name for path in folder.iterdir()] == [".lock"]:
                 (folder / ".lock").unlink()
                 folder.rmdir()
         lock.release()
@@ -206,9 +207,7 @@ def _read(file: Path, read: Callable[[Path], Any]) -> Any:
         return read(file)
     except (ValueError, OSError) as error:  # pyarrow's and json's errors are ValueErrors
         reason = str(error).partition("\n")[0]
-        raise InputError(
-            f"{file} is damaged ({reason}): delete it, and what wrote it can make it again"
-        ) from None
+        raise InputError(f"{file} is damaged ({reason}): delete it, and make it again") from None
 
 
 def _read_json(file: Path) -> dict[str, Any]:

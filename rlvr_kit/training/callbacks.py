@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from datasets import Dataset
 from peft import get_peft_model
 from rich.console import Console
 from tqdm.auto import tqdm
@@ -24,6 +23,7 @@ from rlvr_kit.models import load_policy
 from rlvr_kit.recipe import Recipe
 from rlvr_kit.run_folder import Run
 from rlvr_kit.training import best, guards
+from rlvr_kit.training.finish import reason_to_end
 
 #: TRL's name of a metric -> ours in log.jsonl.
 LOGGED = {
@@ -62,21 +62,18 @@ def whole_policy(recipe: Recipe, trainer: Any) -> Any:
 class RunKeeper(TrainerCallback):
     """Writes the run folder while TRL trains: log lines, the held-out curve, checkpoints; shows the progress."""
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        run: Run,
-        heldout: Dataset,
-        seconds_before: float,
-        live: Callable[[Run], None] | None,
-    ) -> None:
-        self.recipe, self.run, self.heldout, self.live = recipe, run, heldout, live
-        self.started = time.monotonic() - seconds_before
+    def __init__(self, recipe: Recipe, run: Run, live: Callable[[Run], None] | None) -> None:
+        self.recipe, self.run, self.live = recipe, run, live
+        self.heldout = recipe.heldout_problems()
+        self.started = time.monotonic()
         self.trainer: Any = None
         self.bar: Any = None
         self.stopped_by: str | None = None
         self.fault: str | None = None  # what a guard stopped the run for
         self.signal: int | None = None
+        self.begun = self.stepped = self.logged = (
+            False  # how far training came: its start, a step, a step's end
+        )
 
     def measure(self) -> dict[str, Any]:
         """Strict, lenient and format shares on the held-out problems, greedy, as log.jsonl names them."""
@@ -105,15 +102,27 @@ class RunKeeper(TrainerCallback):
             self.live(self.run)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.begun = True
+        if (
+            state.global_step
+        ):  # going on from a checkpoint: the clock goes on as well, and the run may be over
+            lines = self.run.lines() if (self.run.path / "log.jsonl").exists() else []
+            self.started = time.monotonic() - (lines[-1]["seconds"] if lines else 0.0)
+            self.stopped_by = reason_to_end(self.recipe, lines)
+            control.should_training_stop = state.global_step >= state.max_steps or bool(self.stopped_by)
         if state.is_world_process_zero:
             self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="GRPO", unit="step")
         measured = self.measure() if state.global_step == 0 else {}
         if measured:
             self.write({"step": 0, "completions": 0} | measured)
 
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.stepped = True
+
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         if "loss" not in logs:  # TRL's closing line of totals
             return
+        self.logged = True
         step = state.global_step
         line = {"step": step, "completions": step * self.completions_per_step}
         line |= {ours: logs[theirs] for theirs, ours in LOGGED.items() if theirs in logs}
@@ -125,9 +134,7 @@ class RunKeeper(TrainerCallback):
             self.report(line | measured)
             self.bar.update(1)
             self.bar.set_postfix({key: line[key] for key in ("reward", "length")})
-            limit = self.recipe.run.max_minutes
-            if limit and time.monotonic() - self.started > 60 * limit:
-                self.stopped_by = f"the time budget of {limit:g} minutes (run.max_minutes)"
+            self.stopped_by = self.stopped_by or reason_to_end(self.recipe, self.run.lines())
         # One process may have heard the signal and another not: they stop together or not at all.
         asked = torch.tensor(
             [[self.signal or 0, bool(self.stopped_by), bool(self.fault)]],

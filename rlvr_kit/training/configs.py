@@ -60,11 +60,11 @@ def checked_grpo(recipe: Recipe) -> dict[str, Any]:
     for key, value in recipe.grpo.items():
         least = 1 if key in COUNTS else 0
         try:
-            read[key] = value if key in CHOICES else TypeAdapter(types[key]).validate_python(value)
+            read[key] = value if key in CHOICES else TypeAdapter(types.get(key, Any)).validate_python(value)
         except ValidationError as error:
             wrong.append(f"grpo.{key} is {value!r}: {error.errors()[0]['msg'].lower()}")
             continue
-        takes_section = "dict" in str(types[key]) and key not in FILES
+        takes_section = "dict" in str(types.get(key)) and key not in FILES
         is_number = isinstance(read[key], int | float) and not isinstance(read[key], bool)
         if key in CHOICES and value not in CHOICES[key]:
             wrong.append(f"grpo.{key} is {value!r}, not one of {', '.join(map(str, CHOICES[key]))}")
