@@ -16,7 +16,7 @@ from transformers import PrinterCallback
 from rlvr_kit.bundled_model import quiet
 from rlvr_kit.errors import InputError, MachineError, UserError
 from rlvr_kit.machine import IS_MAIN_PROCESS, peak_memory_gib, release_memory, reuse_freed_memory, use_threads
-from rlvr_kit.measure.evaluation import refuse_leaks
+from rlvr_kit.measure.checks import refuse_leaks
 from rlvr_kit.models import load_policy, load_tokenizer
 from rlvr_kit.recipe import Recipe, RewardsSection, load_recipe
 from rlvr_kit.rewards.reward_functions import CorrectnessReward, FormatReward

@@ -11,7 +11,8 @@ from datasets import Dataset
 import rlvr_kit.engine.sampling
 from rlvr_kit import UserError
 from rlvr_kit.engine.sampling import Completion
-from rlvr_kit.measure.evaluation import evaluate, evaluate_recipe, refuse_leaks, summarize
+from rlvr_kit.measure.checks import refuse_leaks
+from rlvr_kit.measure.evaluation import evaluate, evaluate_recipe, summarize
 from rlvr_kit.models import load_policy, load_tokenizer
 from rlvr_kit.recipe import load_recipe
 from rlvr_kit.rewards.reward_functions import CorrectnessReward, FormatReward
