@@ -146,7 +146,7 @@ def train(
     _refuse_other_run(recipe, run.path)
     if _is_finished(recipe, run):
         return run
-    if IS_MAIN_PROCESS:  # of several processes one is enough to refuse
+    if IS_MAIN_PROCESS:  # it is enough that one of several processes refuses
         # With other reward functions the recipe's weights are not used, and may be 0.
         plan(recipe.model_copy(update={"rewards": RewardsSection()}) if rewards else recipe)
     with only_writer(run.path) if IS_MAIN_PROCESS else nullcontext():

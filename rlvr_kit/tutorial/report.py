@@ -47,7 +47,9 @@ def build_report(
     copies: list[Path], headline: dict[str, Any], conclusion: str, curves: Path | None = None
 ) -> str:
     """One HTML page: the figures of `headline`, the picture `curves` (a PNG), and the executed notebooks `copies`."""
-    page = Environment(loader=PackageLoader("rlvr_kit.tutorial", "."), autoescape=True).get_template("report.html.j2")
+    page = Environment(loader=PackageLoader("rlvr_kit.tutorial", "."), autoescape=True).get_template(
+        "report.html.j2"
+    )
     return page.render(
         headline=headline,
         conclusion=conclusion,
