@@ -232,3 +232,14 @@ def test_plain_papermill_reads_and_writes_s3(tmp_path):
     bucket.upload_file(str(notebook), "plain.ipynb")
     papermill.execute_notebook("s3://tutorial/plain.ipynb", "s3://tutorial/out.ipynb", {"SEED": 5})
     assert b"seed 5" in bucket.Object("out.ipynb").get()["Body"].read()
+
+
+def test_ctrl_c_is_one_line_that_says_what_is_kept(tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    notebook = write_notebook(tmp_path / "slow.ipynb", new_code_cell("1"))
+    monkeypatch.setattr(papermill, "execute_notebook", interrupted)
+    with pytest.raises(UserError, match=r"stopped in slow\.ipynb, .*run/notebooks keeps") as caught:
+        run_notebooks("smoke", tmp_path / "run", notebooks=[notebook])
+    assert caught.value.exit_code == 130
