@@ -7,6 +7,7 @@ import papermill
 import pytest
 from bs4 import BeautifulSoup
 from nbconvert.preprocessors import ExecutePreprocessor
+from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
 from rlvr_kit.paths import PROJECT
@@ -91,7 +92,7 @@ def test_executes_alone(path, tmp_path):
             path, tmp_path / path.name, parameters, progress_bar=False, cwd=PROJECT
         )
     else:
-        done = parameterize_notebook(nbformat.read(path, as_version=4), parameters)
+        done = parameterize_notebook(load_notebook_node(str(path)), parameters)
         ExecutePreprocessor(kernel_name="python3").preprocess(done, {"metadata": {"path": str(path.parent)}})
     assert all(cell.execution_count for cell in code(done) if cell.source)
     assert not [out for cell in code(done) for out in cell.outputs if out.output_type == "error"]
