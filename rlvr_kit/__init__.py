@@ -8,9 +8,9 @@ The rooms, in the order in which data flows. A room imports only from those abov
     sampling_settings        how completions are sampled: temperature, limit, stop strings, ...
     recipe, run_folder       the YAML file that describes a run, and the folder that a run leaves
     engine/                  one GRPO step, fast and exact: prompt_tree, decoding, sampling, token_logps, grpo_trainer
-    measure/                 evaluation, statistics, plots, live_chart
+    measure/                 evaluation, checks, statistics, plots, live_chart
     rewards/                 the verdict as TRL reward functions, as the command `score`, as an AWS Lambda
-    training/                plan, step_cost, train, callbacks, guards
+    training/                plan, step_cost, train, finish, callbacks, guards
     cloud/                   SageMaker: account, job_plan, jobs, container, rehearsal
     tutorial/                executing the notebooks, the report
 

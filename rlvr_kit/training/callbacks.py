@@ -179,7 +179,8 @@ class RunKeeper(TrainerCallback):
         if state.is_world_process_zero:
             best.forget_worse(self.run, state.global_step)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def close_bar(self) -> None:
+        """End the progress bar's line."""
         if self.bar is not None:
             self.bar.close()
 

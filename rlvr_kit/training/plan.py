@@ -86,33 +86,14 @@ def plan(recipe: Recipe, gpu_memory: float | None = None, seconds: dict[str, flo
         >>> plan(load_recipe("smoke")).prompts
         2
     """
-    from rlvr_kit.training.configs import checked_grpo  # late: it loads torch and TRL
-
-    given = DEFAULTS | recipe.grpo
-    for key in DEFAULTS:
-        if not isinstance(given[key], int | float) or isinstance(given[key], bool):
-            raise InputError(f"recipe {recipe.name}: grpo.{key} is {given[key]!r}, not a number")
-    checked_grpo(recipe)
+    given = _checked_values(recipe)
     devices, problems = int(os.environ.get("WORLD_SIZE", 1)), len(recipe.training_problems())
     rows, group = int(given["per_device_train_batch_size"]), int(given["num_generations"])
     completions = rows * devices * int(given["gradient_accumulation_steps"])
     # TRL samples for several steps at once when told so, and then takes its prompts in batches of that size.
     waves = recipe.grpo.get("steps_per_generation")
     sampled = recipe.grpo.get("generation_batch_size") or (rows * devices * waves if waves else completions)
-    whole = -(-max(sampled, 1) // max(group, 1)) * group
-    _refuse(recipe, {
-        "grpo.num_generations is below 2, and completions are compared in their group: try 8": group < 2,
-        f"{sampled} completions (grpo.per_device_train_batch_size x gradient_accumulation_steps x devices) "
-        f"are not whole groups of {group}: make it {whole}, or change grpo.num_generations": sampled != whole,
-        f"a batch takes {whole // max(group, 1)} prompts and there are {problems}: raise data.train_size":
-            whole > problems * group > 0,
-        "grpo.learning_rate is not above 0, so nothing would be learned": given["learning_rate"] <= 0,
-        "grpo.temperature is not above 0, so a group would be all equal": given["temperature"] <= 0,
-        "grpo.max_steps is 0: say how many steps to train": given["max_steps"] == 0,
-        "grpo.max_completion_length is below 1": given["max_completion_length"] < 1,
-        "rewards.format and rewards.correct are 0, so all rewards would be equal":
-            recipe.rewards.format == recipe.rewards.correct == 0,
-    })  # fmt: skip
+    _refuse_batches(recipe, given, sampled, problems)
     config, own = model_config(recipe)
     remark = None if own else "the model is not here: its sizes are the kit's own, prompt tokens a guess"
     tokens = prompt_tokens(recipe, guess=not own)
@@ -148,6 +129,37 @@ def plan(recipe: Recipe, gpu_memory: float | None = None, seconds: dict[str, flo
         recipe.name, completions // group, group, completions, rows, steps, steps * completions, tokens,
         parameters, memory, available, machine, seconds, minutes, remark,
     )  # fmt: skip
+
+
+def _checked_values(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's ``grpo`` section with TRL's defaults, where every value can be meant as it stands."""
+    from rlvr_kit.training.configs import checked_grpo  # late: it loads torch and TRL
+
+    given = DEFAULTS | recipe.grpo
+    for key in DEFAULTS:
+        if not isinstance(given[key], int | float) or isinstance(given[key], bool):
+            raise InputError(f"recipe {recipe.name}: grpo.{key} is {given[key]!r}, not a number")
+    checked_grpo(recipe)
+    return given
+
+
+def _refuse_batches(recipe: Recipe, given: dict[str, Any], sampled: int, problems: int) -> None:
+    """Raise UserError when nothing could be learned from batches of ``sampled`` completions."""
+    group = int(given["num_generations"])
+    whole = -(-max(sampled, 1) // max(group, 1)) * group
+    _refuse(recipe, {
+        "grpo.num_generations is below 2, and completions are compared in their group: try 8": group < 2,
+        f"{sampled} completions (grpo.per_device_train_batch_size x gradient_accumulation_steps x devices) "
+        f"are not whole groups of {group}: make it {whole}, or change grpo.num_generations": sampled != whole,
+        f"a batch takes {whole // max(group, 1)} prompts and there are {problems}: raise data.train_size":
+            whole > problems * group > 0,
+        "grpo.learning_rate is not above 0, so nothing would be learned": given["learning_rate"] <= 0,
+        "grpo.temperature is not above 0, so a group would be all equal": given["temperature"] <= 0,
+        "grpo.max_steps is 0: say how many steps to train": given["max_steps"] == 0,
+        "grpo.max_completion_length is below 1": given["max_completion_length"] < 1,
+        "rewards.format and rewards.correct are 0, so all rewards would be equal":
+            recipe.rewards.format == recipe.rewards.correct == 0,
+    })  # fmt: skip
 
 
 def _refuse(recipe: Recipe, wrong: dict[str, bool]) -> None:

@@ -94,9 +94,8 @@ def memory_by_part(
 
     ``tokens``: what :func:`prompt_tokens` counts, and ``completion``, the limit of a completion in training.
     ``rows`` completions are in one loss pass; ``sampled`` are sampled at once, in groups of ``group``.
-    ``gpu``: plan for a GPU, whatever machine this is; that estimate was never measured. On a CPU the peaks of five
-    runs of SmolLM2-135M with LoRA (16 and 32 rows, 24 and 48 tokens, 0, 2 and 8 shots) were between 25 % below and
-    3 % above the estimate; a notebook that had also evaluated and timed a step in one process held 0.5 GiB more.
+    ``gpu``: plan for a GPU, whatever machine this is (never measured). On a CPU the peaks of five runs of SmolLM2-135M
+    with LoRA were between 25 % below and 3 % above the estimate.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -106,8 +105,7 @@ def memory_by_part(
 
     gpu = gpu or torch.cuda.is_available()
     four_bit, lora, tree = recipe.model.load_in_4bit, recipe.lora is not None, recipe.run.shared_prefix
-    auto = gpu and recipe.model.dtype == "auto"
-    size = 2 if auto else pick_dtype(recipe.model.dtype).itemsize
+    size = 2 if gpu and recipe.model.dtype == "auto" else pick_dtype(recipe.model.dtype).itemsize
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
         total = model.num_parameters()
@@ -118,24 +116,13 @@ def memory_by_part(
     own, completion = tokens["longest"] - common, tokens["completion"]
     prompts = min(rows, sampled // group) if tree else rows
     positions = common + prompts * own + rows * completion
-    # Kept for the backward pass per token and layer, counted with torch's saved_tensors_hooks on Llama and
-    # Qwen2. With float32 LoRA on bfloat16 weights the conversions are kept as well.
-    kept = 12 * config.hidden_size + 4 * config.intermediate_size
-    kept *= 1.6 if lora and size == 2 else 1.0
-    head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    layers, kv = config.num_hidden_layers, config.num_key_value_heads * head_width
-    keys = ("activation_checkpointing", "gradient_checkpointing")  # the second is the older name; TRL: True
-    checkpointing = all(recipe.grpo.get(key, True) for key in keys)
-    activations = positions * size * (kept + layers * config.hidden_size if checkpointing else layers * kept)
-    # The keys and values that each branch of the tree attends to are laid out once in each layer, and kept as well.
-    activations += (
-        tree * rows * (common + own + completion) * 2 * kv * size * (1 if checkpointing else layers)
+    cache = (
+        config.num_hidden_layers * _key_value_bytes(config, size) * (common + sampled * (own + completion))
     )
-    cache = 2 * layers * kv * size * (common + sampled * (own + completion))
     scored = ROWS_AT_ONCE if lora and tree and not gpu else min(positions, 4096)  # tokens scored at once
     tiles = (
         3 * 4 * min(config.vocab_size, 49152) * scored
-    )  # logits, their exponentials, and one more of the kind
+    )  # logits, their exponentials, and one more such array
     draws = 4 * 4 * config.vocab_size * sampled  # logits, their softmax, and the noise that samples from it
     bytes_of = {
         "libraries": 0.0 if gpu else LIBRARIES,
@@ -143,7 +130,7 @@ def memory_by_part(
         "reference model": float(total * size) if recipe.grpo.get("beta") and not lora else 0.0,
         "gradients": float(trained * train_size),
         "optimizer": 2.0 * trained * (1 if "8bit" in str(recipe.grpo.get("optim")) else train_size),
-        "activations": float(activations + tree * (common + prompts * own) ** 2 * (1 + size)),
+        "activations": _activation_bytes(recipe, config, tokens, rows, prompts, size),
         "key-value cache": float(cache),
         "weights with LoRA merged": float(linear * size) if lora and tree and not four_bit else 0.0,
         "logits": float(max(tiles, draws)),
@@ -157,9 +144,37 @@ def memory_by_part(
     parts = {part: amount / GIB for part, amount in bytes_of.items() if amount}
     at_once = sum(parts.values())
     if gpu:  # sampling and learning take turns; a CPU's allocator hardly gives back what the first one had
-        sampling = bytes_of["key-value cache"] + bytes_of["weights with LoRA merged"]
-        at_once -= min(sampling, learning * 1.25) / GIB
+        at_once -= (
+            min(bytes_of["key-value cache"] + bytes_of["weights with LoRA merged"], learning * 1.25) / GIB
+        )
     return parts | {"at once": at_once}, {"all": total, "trained": trained}
+
+
+def _key_value_bytes(config: "PretrainedConfig", size: int) -> int:
+    """Bytes of one token's key and value in one layer."""
+    head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return 2 * config.num_key_value_heads * head_width * size
+
+
+def _activation_bytes(
+    recipe: Recipe, config: "PretrainedConfig", tokens: dict[str, int], rows: int, prompts: int, size: int
+) -> float:
+    """Bytes that a loss pass keeps for its backward pass: ``rows`` completions of ``prompts`` different prompts."""
+    tree, layers = recipe.run.shared_prefix, config.num_hidden_layers
+    common = tokens["shared"] if tree else 0
+    own, completion = tokens["longest"] - common, tokens["completion"]
+    positions = common + prompts * own + rows * completion
+    # Per token and layer, counted with torch's saved_tensors_hooks on Llama and Qwen2. With float32 LoRA on bfloat16
+    # weights the conversions are kept as well.
+    kept = 12 * config.hidden_size + 4 * config.intermediate_size
+    kept *= 1.6 if recipe.lora is not None and size == 2 else 1.0
+    keys = ("activation_checkpointing", "gradient_checkpointing")  # the second is the older name; TRL: True
+    checkpointing = all(recipe.grpo.get(key, True) for key in keys)
+    activations = positions * size * (kept + layers * config.hidden_size if checkpointing else layers * kept)
+    # The keys and values that each branch of the tree attends to are laid out once in each layer, and kept as well.
+    branches = tree * rows * (common + own + completion) * _key_value_bytes(config, size)
+    activations += branches * (1 if checkpointing else layers)
+    return float(activations + tree * (common + prompts * own) ** 2 * (1 + size))
 
 
 def _evaluation_bytes(recipe: Recipe, config: "PretrainedConfig", tokens: dict[str, int], size: int) -> float:
@@ -167,8 +182,7 @@ def _evaluation_bytes(recipe: Recipe, config: "PretrainedConfig", tokens: dict[s
     if "evaluated" not in tokens:
         return 0.0
     batch, common = recipe.evaluation.batch_size, tokens["shared"]
-    head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    kept = 2 * config.num_hidden_layers * config.num_key_value_heads * head_width * size
+    kept = config.num_hidden_layers * _key_value_bytes(config, size)
     # Every row gets as much room as the longest prompt of the batch needs.
     cache = kept * (common + batch * (tokens["evaluated"] - common + recipe.max_new_tokens))
     positions = tokens["evaluated_batch"]

@@ -179,7 +179,7 @@ def _train(recipe: Recipe, run: Run, rewards: list[Any] | None, live: Callable[[
             model=policy, args=config, processing_class=tokenizer, train_dataset=dataset, peft_config=lora,
             reward_funcs=rewards or ours, callbacks=[keeper],
         )  # fmt: skip
-    except (ValueError, TypeError, ImportError, AttributeError) as error:
+    except Exception as error:  # no code of the caller's runs here: it is a value of the recipe
         raise InputError(f"recipe {recipe.name} is refused by TRL: {' '.join(str(error).split())}") from error
     trainer.remove_callback(PrinterCallback)
     keeper.trainer = trainer
@@ -194,6 +194,8 @@ def _train(recipe: Recipe, run: Run, rewards: list[Any] | None, live: Callable[[
                 raise
             if explained is not None:
                 raise explained from error
+        finally:
+            keeper.close_bar()  # so that the last line is the error
         if keeper.fault:
             raise InputError(keeper.fault)
     if keeper.signal and trainer.state.global_step < trainer.state.max_steps:
