@@ -116,14 +116,10 @@ def memory_by_part(
     own, completion = tokens["longest"] - common, tokens["completion"]
     prompts = min(rows, sampled // group) if tree else rows
     positions = common + prompts * own + rows * completion
-    cache = (
-        config.num_hidden_layers * _key_value_bytes(config, size) * (common + sampled * (own + completion))
-    )
+    kept = config.num_hidden_layers * _key_value_bytes(config, size)  # of one token, in all layers
     scored = ROWS_AT_ONCE if lora and tree and not gpu else min(positions, 4096)  # tokens scored at once
-    tiles = (
-        3 * 4 * min(config.vocab_size, 49152) * scored
-    )  # logits, their exponentials, and one more such array
-    draws = 4 * 4 * config.vocab_size * sampled  # logits, their softmax, and the noise that samples from it
+    # Logits, their exponentials and one more such array; in sampling logits, their softmax and two more.
+    tiles, draws = 3 * 4 * min(config.vocab_size, 49152) * scored, 4 * 4 * config.vocab_size * sampled
     bytes_of = {
         "libraries": 0.0 if gpu else LIBRARIES,
         "weights": (linear * 0.56 + (total - linear) * 2) if four_bit else float(total * size),
@@ -131,7 +127,7 @@ def memory_by_part(
         "gradients": float(trained * train_size),
         "optimizer": 2.0 * trained * (1 if "8bit" in str(recipe.grpo.get("optim")) else train_size),
         "activations": _activation_bytes(recipe, config, tokens, rows, prompts, size),
-        "key-value cache": float(cache),
+        "key-value cache": float(kept * (common + sampled * (own + completion))),
         "weights with LoRA merged": float(linear * size) if lora and tree and not four_bit else 0.0,
         "logits": float(max(tiles, draws)),
     }
@@ -144,9 +140,8 @@ def memory_by_part(
     parts = {part: amount / GIB for part, amount in bytes_of.items() if amount}
     at_once = sum(parts.values())
     if gpu:  # sampling and learning take turns; a CPU's allocator hardly gives back what the first one had
-        at_once -= (
-            min(bytes_of["key-value cache"] + bytes_of["weights with LoRA merged"], learning * 1.25) / GIB
-        )
+        sampling = bytes_of["key-value cache"] + bytes_of["weights with LoRA merged"]
+        at_once -= min(sampling, learning * 1.25) / GIB
     return parts | {"at once": at_once}, {"all": total, "trained": trained}
 
 
