@@ -9,10 +9,10 @@ The rooms, in the order in which data flows. A room imports only from those abov
     recipe, run_folder       the YAML file that describes a run, and the folder that a run leaves
     engine/                  one GRPO step, fast and exact: prompt_tree, decoding, adapters, sampling, token_logps,
                              grpo_trainer, fallback
-    measure/                 evaluation, statistics, plots, live_chart
+    measure/                 evaluation, checks, statistics, seeds, plots, live_chart
     rewards/                 the verdict as TRL reward functions, as the command `score`, as an AWS Lambda
-    training/                plan, step_cost, train, callbacks, guards
-    cloud/                   SageMaker: account, job_plan, jobs, clean_up, container, rehearsal
+    training/                plan, step_cost, train, best, finish, callbacks, guards, sweep
+    cloud/                   SageMaker: account, job_plan, job_request, jobs, clean_up, container, rehearsal
     tutorial/                executing the notebooks, the report
 
 What notebooks and scripts need is exported here. Nothing is imported before it is asked for, so that

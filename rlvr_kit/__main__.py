@@ -11,8 +11,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
-from rlvr_kit.errors import UserError
+from rlvr_kit.errors import InputError, UserError
 from rlvr_kit.machine import IS_MAIN_PROCESS
 
 app = typer.Typer(
@@ -23,7 +24,16 @@ RecipeName = Annotated[
     str, typer.Option("--recipe", "-r", help="A recipe's name (cpu, gpu, …) or its .yaml file.")
 ]
 Overrides = Annotated[list[str], typer.Option("--set", help="Override, e.g. --set grpo.learning_rate=1e-5.")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="The run folder.")]
+
+
+def _folder(text: str) -> Path:
+    """What --out names. An empty name (an unset variable, say) would be the current folder."""
+    if not text.strip():
+        raise InputError("--out is empty: name a folder, such as runs/first")
+    return Path(text)
+
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="The run folder.", parser=_folder)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -33,7 +43,7 @@ def doctor() -> None:
     from rlvr_kit.doctor import check_machine
 
     for item, value, verdict in check_machine():
-        Console().print(f"[bold]{item}[/]: {value}. {verdict}", highlight=False)
+        Console().print(f"[bold]{item}[/]: {escape(f'{value}. {verdict}')}", highlight=False)
 
 
 @app.command()
@@ -84,15 +94,17 @@ def train(out: Out, recipe: RecipeName = "cpu", overrides: Overrides = []) -> No
     from rlvr_kit.training.train import train as run_training
 
     run = run_training(settings, out)
-    Console(stderr=True, quiet=not IS_MAIN_PROCESS).print(f"trained: {run.path / 'model'}", highlight=False)
+    console = Console(stderr=True, quiet=not IS_MAIN_PROCESS, soft_wrap=True)
+    console.print(f"trained: {run.path / 'model'}", highlight=False, markup=False)
 
 
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Option(help="bundled, a folder (RUN/model), or a Hub id.")] = "bundled",
     data: Annotated[
-        str, typer.Option(help="word_problems, gsm8k, or a folder with test.jsonl.")
-    ] = "word_problems",
+        str | None,
+        typer.Option(help="word_problems, gsm8k, or a folder; as the recipe says if not given."),
+    ] = None,
     recipe: Annotated[
         str, typer.Option("--recipe", "-r", help="Where prompt, token limit and data settings come from.")
     ] = "cpu",
@@ -100,36 +112,42 @@ def evaluate(
     shots: Annotated[
         int | None, typer.Option(help="Exemplars in the prompt; as the recipe says if not given.")
     ] = None,
-    n: Annotated[int, typer.Option("--n", help="Test problems.")] = 256,
+    n: Annotated[
+        int | None, typer.Option("--n", help="Test problems; as the recipe says if not given.")
+    ] = None,
     samples: Annotated[
         int, typer.Option(help="Completions a problem; more than one needs --temperature.")
     ] = 1,
     temperature: float = 0.0,
     max_new_tokens: Annotated[int | None, typer.Option(help="As the recipe says if not given.")] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Run folder that keeps the rows and resumes.")
+        Path | None,
+        typer.Option("--out", "-o", help="Run folder that keeps the rows and resumes.", parser=_folder),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure a model on the test split: strict and lenient accuracy, with n and 95 % intervals."""
     from rlvr_kit.recipe import load_recipe
 
-    settings = load_recipe(recipe, [f"data.source={data}", f"evaluation.n={n}", *overrides])
-    from rlvr_kit.measure.evaluation import evaluate_recipe
+    given = {"data.source": data, "evaluation.n": n}
+    options = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+    settings = load_recipe(recipe, [*overrides, *options])
+    from rlvr_kit.measure.evaluation import evaluate_recipe, evaluation_label
     from rlvr_kit.run_folder import Run
 
     folder = out or Path("runs") / "evaluations"
-    label = f"{Path(model).name}-{Path(data).name}-{settings.prompt.shots if shots is None else shots}shot"
     sampling = replace(
         settings.sampling, samples=samples, temperature=temperature,
         max_new_tokens=max_new_tokens or settings.max_new_tokens,
     )  # fmt: skip
+    label = evaluation_label(settings, model, settings.template(shots), sampling)
     result = evaluate_recipe(
         settings, label=label, model=model, shots=shots, sampling=sampling, out=Run(folder)
     ).summary
     if as_json:
         print(json.dumps(result, indent=2))
         return
+    print(f"{model} on {result['n']:,} test problems of {settings.data.source}, {result['shots']} exemplars")
     for share in ("strict", "lenient", "format", "truncated"):
         low, high = result[f"{share}_ci"]
         print(f"{share:10}{result[share]:6.1%}  (n={result['n']}, 95 % interval {low:.1%} to {high:.1%})")
@@ -165,7 +183,9 @@ def submit(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and upload nothing.")] = False,
     rehearse: Annotated[bool, typer.Option("--rehearse", help="Run it here, AWS pretended.")] = False,
     attach: Annotated[str | None, typer.Option(help="Come back to this job instead of submitting.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where the job's run folder goes.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Where the job's run folder goes.", parser=_folder)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a recipe as a SageMaker training job and fetch what it made. Ctrl-C leaves the job running."""
@@ -186,7 +206,8 @@ def submit(
         if not jobs.has_ended(jobs.follow(job)):  # Ctrl-C; the log's last line has said what goes on
             raise typer.Exit(130)
         run = jobs.fetch(job, (out or Path("runs") / job.training_job_name).absolute())
-    Console(stderr=True).print(f"{'rehearsed' if rehearse else 'fetched'}: {run.path}", highlight=False)
+    done = "rehearsed" if rehearse else "fetched"
+    Console(stderr=True, soft_wrap=True).print(f"{done}: {run.path}", highlight=False, markup=False)
 
 
 @app.command()
@@ -203,9 +224,8 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        if (
-            not IS_MAIN_PROCESS
-        ):  # what stops all processes, the first one says, and the launcher then ends the others
+        # Of several processes rank 0 reports the error; the others wait for their launcher to end them.
+        if not IS_MAIN_PROCESS:
             time.sleep(5)
         Console(stderr=True, soft_wrap=True).print(
             "error:", str(error), style="red", highlight=False, markup=False

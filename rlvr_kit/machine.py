@@ -26,12 +26,36 @@ GIB = 2**30
 IS_MAIN_PROCESS = os.environ.get("RANK", "0") == "0"
 
 
+#: Where Linux shows a container's own memory limit, and the names there (cgroup v2, then v1): the limit, what is in
+#: use, and the part of it that is only a cache of files and is given back on demand.
+CGROUP = Path("/sys/fs/cgroup")
+CGROUP_NAMES = (
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    (
+        "memory/memory.limit_in_bytes",
+        "memory/memory.usage_in_bytes",
+        "memory/memory.stat",
+        "total_inactive_file",
+    ),
+)
+
+
 def memory_gib() -> tuple[float, float]:
-    """Return this machine's total and free memory in GiB, within the container's own limit where it has one."""
+    """Return this machine's total and free memory in GiB.
+
+    In a container with a limit of its own, the total is at most the limit, and free is what the limit leaves beside
+    the memory that the container's processes already use.
+    """
     total, free = psutil.virtual_memory().total, psutil.virtual_memory().available
-    limit = Path("/sys/fs/cgroup/memory.max")
-    if limit.is_file() and (text := limit.read_text().strip()).isdigit():
-        total, free = min(total, int(text)), min(free, int(text))
+    for limit_file, used_file, stat_file, cache_name in CGROUP_NAMES:
+        try:
+            limit, used = ((CGROUP / name).read_text().strip() for name in (limit_file, used_file))
+            stat = dict(line.split() for line in (CGROUP / stat_file).read_text().splitlines())
+        except (OSError, ValueError):
+            continue
+        if limit.isdigit():  # "max" where there is no limit
+            in_use = int(used) - int(stat.get(cache_name, 0))
+            total, free = min(total, int(limit)), min(free, max(0, int(limit) - in_use))
     return total / GIB, free / GIB
 
 
@@ -69,7 +93,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def training_memory() -> tuple[float, str]:
-    """Return the GiB that training may use and where they are: on the GPU if there is one, else here."""
+    """Return the GiB that training may use, and on what: the GPU where there is one, else this machine."""
     import torch
 
     if torch.cuda.is_available():
@@ -167,5 +191,5 @@ def hub_reachable() -> bool:
     try:
         get_session().head(constants.ENDPOINT, timeout=2)
         return True
-    except Exception:  # of whichever HTTP library the Hub's client uses in this version: all of them mean no
+    except Exception:  # each version of the Hub's client has its own errors, and all of them mean no
         return False

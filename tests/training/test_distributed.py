@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from rlvr_kit.paths import PROJECT
 from rlvr_kit.recipe import RECIPES
-from rlvr_kit.run_folder import Run
+from rlvr_kit.run_folder import Run, checkpoints
 
 CONFIGS = RECIPES / "accelerate"
 TORCHRUN = [
@@ -252,13 +252,13 @@ def test_fsdp_ends_with_the_weights_of_one_process(two: Path, one: Path) -> None
 def test_a_signal_that_one_process_hears_stops_both_with_a_checkpoint(two: Path) -> None:
     said = [(two / f"stopped-{rank}.txt").read_text() for rank in (0, 1)]
     assert said[0] == said[1] and said[0].startswith("143 ") and "goes on from there" in said[0]
-    assert [path.name for path in (two / "stopped" / "checkpoints").iterdir()] == ["checkpoint-2"]
+    assert [path.name for path in checkpoints(two / "stopped")] == ["checkpoint-2"]
     assert not (two / "stopped" / "model").exists()
 
 
 def test_a_guard_stops_both(two: Path) -> None:
     first, second = ((two / f"guarded-{rank}.txt").read_text() for rank in (0, 1))
-    assert "raise grpo.max_completion_length" in first and "the first process" in second
+    assert "raise grpo.max_completion_length" in first and "rank 0 reports" in second
     assert "raise grpo.max_completion_length" in Run(two / "guarded").log().stopped.iloc[-1]
     assert not (two / "guarded" / "model").exists()
 
