@@ -53,7 +53,9 @@ def build_report(
 
     `conclusion` is the headline; `result` chooses its title, its colour and the sentence about what to do next.
     """
-    page = Environment(loader=PackageLoader("rlvr_kit", "."), autoescape=True).get_template("report.html.j2")
+    page = Environment(loader=PackageLoader("rlvr_kit.tutorial", "."), autoescape=True).get_template(
+        "report.html.j2"
+    )
     return page.render(
         summary=summary,
         conclusion=conclusion,
