@@ -5,6 +5,7 @@ The rooms, in the order in which data flows. A room imports only from those abov
     errors, paths, machine   what can go wrong, where files lie, what this computer has
     models, bundled_model    tokenizer and policy
     tasks/                   what is asked and how an answer is judged: gsm8k, word_problems, prompts, verifier
+    sampling_settings        how completions are sampled: temperature, limit, stop strings, ...
     recipe, run_folder       the YAML file that describes a run, and the folder that a run leaves
     engine/                  one GRPO step, fast and exact: prompt_tree, decoding, sampling, token_logps, grpo_trainer
     measure/                 evaluation, statistics, plots, live_chart
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from rlvr_kit.paths import project_path
     from rlvr_kit.recipe import Recipe, load_recipe
     from rlvr_kit.run_folder import Run
+    from rlvr_kit.sampling_settings import SamplingSettings
     from rlvr_kit.tasks.verifier import Verdict, verify
     from rlvr_kit.training.plan import plan
     from rlvr_kit.training.train import train
@@ -46,6 +48,7 @@ _HOME = {
     "Recipe": "recipe",
     "load_recipe": "recipe",
     "Run": "run_folder",
+    "SamplingSettings": "sampling_settings",
     "generate": "engine.sampling",
     "evaluate": "measure.evaluation",
     "evaluate_recipe": "measure.evaluation",
@@ -58,8 +61,8 @@ _HOME = {
 }
 
 __all__ = [
-    "AWSError", "InputError", "LiveChart", "MachineError", "Recipe", "Run", "UserError", "Verdict", "compare",
-    "evaluate", "evaluate_recipe", "generate", "load_policy", "load_recipe", "load_tokenizer", "plan",
+    "AWSError", "InputError", "LiveChart", "MachineError", "Recipe", "Run", "SamplingSettings", "UserError", "Verdict",
+    "compare", "evaluate", "evaluate_recipe", "generate", "load_policy", "load_recipe", "load_tokenizer", "plan",
     "project_path", "step_table", "train", "verify", "wilson_interval",
 ]  # fmt: skip
 

@@ -5,6 +5,7 @@ import sys
 import time
 import warnings
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -119,10 +120,13 @@ def evaluate(
 
     folder = out or Path("runs") / "evaluations"
     label = f"{Path(model).name}-{Path(data).name}-{settings.prompt.shots if shots is None else shots}shot"
+    sampling = replace(
+        settings.sampling, samples=samples, temperature=temperature,
+        max_new_tokens=max_new_tokens or settings.max_new_tokens,
+    )  # fmt: skip
     result = evaluate_recipe(
-        settings, label=label, model=model, shots=shots, samples=samples, temperature=temperature,
-        max_new_tokens=max_new_tokens or settings.max_new_tokens, out=Run(folder),
-    ).summary  # fmt: skip
+        settings, label=label, model=model, shots=shots, sampling=sampling, out=Run(folder)
+    ).summary
     if as_json:
         print(json.dumps(result, indent=2))
         return
@@ -130,6 +134,25 @@ def evaluate(
         low, high = result[f"{share}_ci"]
         print(f"{share:10}{result[share]:6.1%}  (n={result['n']}, 95 % interval {low:.1%} to {high:.1%})")
     print(f"{result['seconds']} s; rows in {folder / 'evals' / label}.parquet")
+
+
+@app.command()
+def sweep(
+    study: Annotated[Path, typer.Argument(help="A study file: recipe, seeds, variants.")],
+    out: Out,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time; each takes a recipe's whole memory.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Run every variant of a study with every seed; the same command goes on with a study that was interrupted."""
+    from rlvr_kit.measure.plots import save
+    from rlvr_kit.measure.seeds import seeds_figure, seeds_table
+    from rlvr_kit.training.sweep import load_study
+    from rlvr_kit.training.sweep import sweep as run_sweep
+
+    result = run_sweep(load_study(study), out, jobs)
+    figure = save(seeds_figure(result), out / "figures" / "seeds")
+    print(json.dumps(result, indent=2) if as_json else seeds_table(result).to_string(index=False))
+    print(f"{out / 'sweep.json'}; the figure: {figure.with_suffix('.png')}", file=sys.stderr)
 
 
 @app.command()

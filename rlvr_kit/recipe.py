@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from rlvr_kit.errors import InputError
 from rlvr_kit.paths import project_path
+from rlvr_kit.sampling_settings import SamplingSettings
 from rlvr_kit.tasks.prompts import INSTRUCTION, Template, choose_exemplars
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class RunSection(_Section):
     seed: int = 0
     save_steps: int = Field(50, ge=1)
     max_minutes: float | None = Field(None, gt=0)  # stop in good order after this time
+    threads: int | None = Field(None, ge=1)  # CPU threads; None: torch's own choice, one a core
     guards: bool = True  # stop what cannot learn any more, warn of what learns the wrong thing (guards.py)
     shared_prefix: bool = True  # compute what prompts share once (engine/grpo_trainer.py)
 
@@ -188,6 +190,11 @@ class Recipe(_Section):
     def max_new_tokens(self) -> int:
         """How long a completion may get in evaluation."""
         return self.evaluation.max_new_tokens or int(self.grpo.get("max_completion_length", 512))
+
+    @property
+    def sampling(self) -> SamplingSettings:
+        """How completions are sampled in evaluation: greedily, one for each problem."""
+        return SamplingSettings(max_new_tokens=self.max_new_tokens, batch_size=self.evaluation.batch_size)
 
     def to_yaml(self) -> str:
         """The recipe as resolved; ``load_recipe`` reads it back."""

@@ -71,8 +71,9 @@ def test_the_bundled_model_is_fetched_once_and_then_works_with_no_network(
         tokenize=False,
     )
     from rlvr_kit.engine.sampling import generate
+    from rlvr_kit.sampling_settings import SamplingSettings
 
-    [[answer]] = generate(policy, tokenizer, [prompt], max_new_tokens=12)
+    [[answer]] = generate(policy, tokenizer, [prompt], SamplingSettings(max_new_tokens=12))
     assert "Paris" in answer.text
 
 

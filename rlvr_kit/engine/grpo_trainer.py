@@ -23,6 +23,7 @@ from rlvr_kit.engine.prompt_tree import (
 )
 from rlvr_kit.engine.sampling import decode
 from rlvr_kit.engine.token_logps import hidden_states_as_logits, logits_only_from, token_logps
+from rlvr_kit.sampling_settings import SamplingSettings
 
 logger = get_logger(__name__)
 
@@ -88,8 +89,10 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
         with merged_adapter(model) as policy:
             completions = decode(
                 policy, self._tokenizer, prompts, owners,
-                max_new_tokens=self.max_completion_length, temperature=self.temperature, top_p=self.top_p,
-                top_k=self.top_k, stop=self.stop,
+                SamplingSettings(
+                    max_new_tokens=self.max_completion_length, temperature=self.temperature, top_p=self.top_p,
+                    top_k=self.top_k, stop=tuple(self.stop),
+                ),
             )  # fmt: skip
         model.train()
         # One that was cut before a stop string has ended, which TRL sees by nothing but its last token.

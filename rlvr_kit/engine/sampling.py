@@ -6,6 +6,7 @@ or the limit.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from transformers.utils import logging
 
 from rlvr_kit.engine.decoding import PlainRows, SharedRows, merged_adapter, reason_not_to_share
+from rlvr_kit.sampling_settings import GREEDY, SamplingSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -37,20 +39,20 @@ class Completion:
 
 
 def pick_tokens(
-    logits: Tensor, temperature: float, top_p: float, top_k: int, noise: torch.Generator | None
+    logits: Tensor, sampling: SamplingSettings, noise: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
     """Next tokens (R,) and the entropies (R,) of the distributions they came from; greedy at temperature 0."""
     from transformers import TopKLogitsWarper, TopPLogitsWarper
 
     logits = logits.float().contiguous()
-    if temperature == 0:
+    if sampling.temperature == 0:
         return logits.argmax(dim=-1), logits.new_zeros(len(logits))
-    if temperature != 1:
-        logits = logits / temperature
-    if top_k:
-        logits = TopKLogitsWarper(top_k, filter_value=-1e9)(None, logits)
-    if top_p < 1.0:
-        logits = TopPLogitsWarper(top_p, filter_value=-1e9)(None, logits)
+    if sampling.temperature != 1:
+        logits = logits / sampling.temperature
+    if sampling.top_k:
+        logits = TopKLogitsWarper(sampling.top_k, filter_value=-1e9)(None, logits)
+    if sampling.top_p < 1.0:
+        logits = TopPLogitsWarper(sampling.top_p, filter_value=-1e9)(None, logits)
     # A pass over 32 x 49,152 numbers costs milliseconds, so there are few: no softmax, no noise for every token.
     logits = logits - logits.amax(dim=-1, keepdim=True)
     weights = logits.exp()
@@ -64,34 +66,40 @@ def pick_tokens(
 
 @torch.inference_mode()
 def decode(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[Sequence[int]], owners: list[int],
-    *, max_new_tokens: int, temperature: float, top_p: float = 1.0, top_k: int = 0, stop: Sequence[str] = (),
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: Sequence[Sequence[int]],
+    owners: list[int],
+    sampling: SamplingSettings,
     noise: torch.Generator | None = None,
-) -> list[Completion]:  # fmt: skip
-    """Sample one completion for each entry of ``owners``, the index of its prompt (token ids) in ``prompts``."""
+) -> list[Completion]:
+    """Sample one completion for each entry of ``owners``, the index of its prompt (token ids) in ``prompts``.
+
+    All of them are decoded together: ``samples``, ``batch_size`` and ``seed`` of the settings are for the caller.
+    """
     end_tokens = model.generation_config.eos_token_id
     end_tokens = set(end_tokens if isinstance(end_tokens, list) else [end_tokens]) | {tokenizer.eos_token_id}
     if reason := reason_not_to_share(model):
         logger.warning_once(f"shared prompts are not computed once in sampling: {reason}")
-    rows = (PlainRows if reason else SharedRows)(model, prompts, owners, max_new_tokens)
+    rows = (PlainRows if reason else SharedRows)(model, prompts, owners, sampling.max_new_tokens)
 
     active = list(range(len(owners)))  # completions still being written; row i writes completion live[i]
     live = list(range(len(owners)))
     written: list[list[int]] = [[] for _ in owners]
     entropies = [0.0] * len(owners)
-    for step in range(max_new_tokens):
-        tokens, step_entropies = pick_tokens(rows.logits, temperature, top_p, top_k, noise)
+    for step in range(sampling.max_new_tokens):
+        tokens, step_entropies = pick_tokens(rows.logits, sampling, noise)
         finished = []
         for row, token, entropy in zip(live, tokens.tolist(), step_entropies.tolist(), strict=True):
             if row not in active:
                 continue
             written[row].append(token)
             entropies[row] += entropy
-            tail = tokenizer.decode(written[row][-16:]) if stop else ""
-            if token in end_tokens or any(text in tail for text in stop):
+            tail = tokenizer.decode(written[row][-16:]) if sampling.stop else ""
+            if token in end_tokens or any(text in tail for text in sampling.stop):
                 finished.append(row)
         active = [row for row in active if row not in finished]
-        if not active or step == max_new_tokens - 1:
+        if not active or step == sampling.max_new_tokens - 1:
             break
         # Dropping finished rows copies the caches, so it waits until a quarter of them are done.
         if len(active) <= 0.75 * len(live):
@@ -101,7 +109,7 @@ def decode(
             tokens = tokens[kept]
         rows.write(tokens)
     return [
-        _completion(tokenizer, ids, total, end_tokens, stop)
+        _completion(tokenizer, ids, total, end_tokens, sampling.stop)
         for ids, total in zip(written, entropies, strict=True)
     ]
 
@@ -121,14 +129,17 @@ def _completion(
 
 
 def generate(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str], *, samples: int = 1,
-    max_new_tokens: int = 64, temperature: float = 0.0, top_p: float = 1.0, top_k: int = 0, stop: Sequence[str] = (),
-    batch_size: int = 32, seed: int = 0, on_batch: Callable[[dict[int, list[Completion]]], None] | None = None,
-) -> list[list[Completion]]:  # fmt: skip
-    """Sample ``samples`` completions for each prompt text (greedy at temperature 0).
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: Sequence[str],
+    sampling: SamplingSettings = GREEDY,
+    *,
+    on_batch: Callable[[dict[int, list[Completion]]], None] | None = None,
+) -> list[list[Completion]]:
+    """Sample ``sampling.samples`` completions for each prompt text (greedy at temperature 0).
 
-    Prompts go through in batches of ``batch_size`` completions, sorted by length; ``on_batch`` is called after each
-    with ``{index of the prompt: its completions}``, so that work done can be shown and kept.
+    The prompts are sorted by length and taken in batches of ``sampling.batch_size`` completions. ``on_batch`` is
+    called after each batch with ``{index of the prompt: its completions}``, to show and keep what is finished.
 
     Returns:
         For each prompt, in the order given, its completions.
@@ -136,27 +147,26 @@ def generate(
     Example:
         >>> from rlvr_kit.models import load_policy, load_tokenizer
         >>> policy, tokenizer = load_policy("tiny-random"), load_tokenizer("tiny-random")
-        >>> [[only]] = generate(policy, tokenizer, ["1+1="], max_new_tokens=4)
+        >>> [[only]] = generate(policy, tokenizer, ["1+1="], SamplingSettings(max_new_tokens=4))
         >>> only.tokens <= 4
         True
     """
     ids = tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
     order = sorted(range(len(prompts)), key=lambda i: len(ids[i]), reverse=True)
     done: dict[int, list[Completion]] = {}
-    noise = torch.Generator(device=model.device).manual_seed(seed)
-    per_batch = max(1, batch_size // samples)
+    noise = torch.Generator(device=model.device).manual_seed(sampling.seed)
+    per_batch = max(1, sampling.batch_size // sampling.samples)
     training = model.training
     model.eval()
     try:
         with merged_adapter(model) as policy:
             for start in range(0, len(order), per_batch):
                 chosen = order[start : start + per_batch]
-                owners = [i for i in range(len(chosen)) for _ in range(samples)]
-                completions = decode(
-                    policy, tokenizer, [ids[i] for i in chosen], owners, max_new_tokens=max_new_tokens,
-                    temperature=temperature, top_p=top_p, top_k=top_k, stop=stop, noise=noise,
-                )  # fmt: skip
-                batch = {i: completions[k * samples : (k + 1) * samples] for k, i in enumerate(chosen)}
+                owners = [i for i in range(len(chosen)) for _ in range(sampling.samples)]
+                completions = iter(
+                    decode(policy, tokenizer, [ids[i] for i in chosen], owners, sampling, noise)
+                )
+                batch = {i: list(islice(completions, sampling.samples)) for i in chosen}
                 done.update(batch)
                 if on_batch:
                     on_batch(batch)

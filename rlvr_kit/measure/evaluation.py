@@ -9,11 +9,10 @@ import importlib.util
 import json
 import re
 import time
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import pandas as pd
 from tqdm.auto import tqdm
@@ -22,6 +21,7 @@ from rlvr_kit.errors import InputError
 from rlvr_kit.measure.statistics import compare as compare
 from rlvr_kit.measure.statistics import pass_at_k, wilson_interval
 from rlvr_kit.run_folder import Run
+from rlvr_kit.sampling_settings import GREEDY, SamplingSettings
 from rlvr_kit.tasks.prompts import Template
 from rlvr_kit.tasks.verifier import verify
 
@@ -44,33 +44,37 @@ class Evaluation:
     summary: dict[str, Any]
 
 
-def evaluate(
-    model: Any, tokenizer: Any, problems: "Dataset", template: Template, *, label: str, samples: int = 1,
-    max_new_tokens: int = 256, temperature: float = 0.0, batch_size: int = 32, seed: int = 0,
-    out: Run | None = None, any_shots: bool = False, quiet: bool = False, about: dict[str, Any] | None = None,
-) -> Evaluation:  # fmt: skip
-    """Let `model` solve `problems` (rows of question and gold), greedily or in `samples` tries; judge them.
+class EvaluationOptions(TypedDict, total=False):
+    """What :func:`evaluate` is seldom given."""
 
-    With `out` the rows are kept in its ``evals/`` as they come, and rows already there from the same weights,
-    prompt and settings are not generated again. `any_shots` allows other exemplars than in training.
-    `quiet` shows no progress bar; `about` goes into the summary (the names of model and data, say).
+    about: dict[str, Any]  # goes into the summary, such as the names of the model and of the data
+    any_shots: bool  # allow other exemplars than in training
+    quiet: bool  # show no progress bar
+    generate: Callable[
+        ..., Any
+    ]  # writes the completions, instead of engine.sampling.generate; called like it
+
+
+def evaluate(
+    model: Any, tokenizer: Any, problems: "Dataset", template: Template, *, label: str,
+    sampling: SamplingSettings = GREEDY, out: Run | None = None, **options: Unpack[EvaluationOptions],
+) -> Evaluation:  # fmt: skip
+    """Let `model` solve `problems` (rows of question and gold) and judge what it writes.
+
+    `sampling` says how; its stop strings are always those of the template. With `out` the rows are kept in its
+    ``evals/`` as they come, and rows already there from the same weights, prompt and settings are not generated again.
     Raises UserError when an exemplar is one of the problems, or the template is not that of a trained model.
 
     >>> evaluate(policy, tokenizer, problems, Template(), label="base").summary["strict"]  # doctest: +SKIP
     """
     from rlvr_kit.engine.sampling import generate  # here, because it loads torch
 
-    generate = getattr(model, "serve", generate)
     if not len(problems):
         raise InputError("there is no problem to evaluate on")
     refuse_leaks(problems, [exemplar.question for exemplar in template.exemplars])
-    refuse_other_template(model.name_or_path, template, any_shots)
-    settings: dict[str, Any] = {
-        "samples": samples,
-        "max_new_tokens": max_new_tokens,
-        "temperature": temperature,
-        "seed": seed,
-    }
+    refuse_other_template(model.name_or_path, template, options.get("any_shots", False))
+    sampling = replace(sampling, stop=tuple(template.stop))
+    settings = {key: value for key, value in asdict(sampling).items() if key not in ("stop", "batch_size")}
     made_by = _fingerprint(model, template, settings)
     rows = _rows_so_far(out, label, made_by, problems)
     done = {row["problem"] for row in rows}
@@ -82,19 +86,14 @@ def evaluate(
     for row in todo:
         row["prompt"] = template.render(tokenizer, row["question"])
     began = time.perf_counter()
-    with tqdm(total=len(problems), initial=len(done), desc=label, unit="problem", disable=quiet) as bar:
+    with tqdm(
+        total=len(problems), initial=len(done), desc=label, unit="problem", disable=options.get("quiet")
+    ) as bar:
 
         def judge(batch: dict[int, list["Completion"]]) -> None:
             for where, completions in batch.items():
-                row = {key: todo[where][key] for key in COLUMNS if key in todo[where]}
-                for j, text in enumerate(completions):
-                    said = {
-                        "sample": j,
-                        "completion": text.text,
-                        "tokens": text.tokens,
-                        "truncated": text.truncated,
-                    }
-                    rows.append(row | said | asdict(verify(text.text, row["gold"])) | {"made_by": made_by})
+                row = {key: todo[where][key] for key in COLUMNS if key in todo[where]} | {"made_by": made_by}
+                rows.extend(_judged(row, completions))
             if out:
                 out.save_rows(label, _table(rows))
             bar.update(len(batch))
@@ -102,9 +101,10 @@ def evaluate(
 
         if todo:
             prompts = [row["prompt"] for row in todo]
-            options = settings | {"stop": template.stop, "batch_size": batch_size, "on_batch": judge}
-            generate(model, tokenizer, prompts, **options)
-    told = {"label": label, "model": model.name_or_path, "shots": len(template.exemplars)} | (about or {})
+            options.get("generate", generate)(model, tokenizer, prompts, sampling, on_batch=judge)
+    told = {"label": label, "model": model.name_or_path, "shots": len(template.exemplars)} | options.get(
+        "about", {}
+    )
     if Path(told["model"]).is_absolute():  # where it lay on this machine is nobody's business
         told["model"] = "/".join(Path(told["model"]).parts[-2:])
     result = Evaluation(_table(rows), told | settings | summarize(_table(rows)))
@@ -115,55 +115,41 @@ def evaluate(
 
 
 def evaluate_recipe(
-    recipe: "Recipe", *, label: str, model: str | None = None, shots: int | None = None, **settings: Any
+    recipe: "Recipe",
+    *,
+    label: str,
+    model: str | None = None,
+    shots: int | None = None,
+    sampling: SamplingSettings | None = None,
+    out: Run | None = None,
 ) -> Evaluation:
     """Evaluate `model`, or else the recipe's own, on the recipe's test problems, with the recipe's prompt.
 
-    `shots` sets another number of exemplars; `settings` go to :func:`evaluate`. With vLLM and a GPU at hand,
-    vLLM writes the completions.
+    `shots` sets another number of exemplars, `sampling` other settings than the recipe's; `out` keeps the rows.
+    With vLLM and a GPU at hand, vLLM writes the completions.
 
     >>> evaluate_recipe(load_recipe("cpu"), label="tuned", model="runs/latest/model")  # doctest: +SKIP
     """
     import torch
 
+    from rlvr_kit.measure.vllm_model import vllm_model
     from rlvr_kit.models import load_policy, load_tokenizer, resolve_model
 
     name, template = model or recipe.model.name, recipe.template(shots)
     refuse_other_template(resolve_model(name), template, shots is not None)
     problems = recipe.test_problems()
-    faster = torch.cuda.is_available() and importlib.util.find_spec("vllm") is not None
-    policy = _vllm(resolve_model(name)) if faster else load_policy(name, dtype=recipe.model.dtype)
-    given: dict[str, Any] = {
-        "max_new_tokens": recipe.max_new_tokens,
-        "batch_size": recipe.evaluation.batch_size,
+    options: EvaluationOptions = {
+        "any_shots": shots is not None,
+        "about": {"model": name, "data": recipe.data.source},
     }
-    given |= {"any_shots": shots is not None, "about": {"model": name, "data": recipe.data.source}}
-    return evaluate(policy, load_tokenizer(name), problems, template, label=label, **(given | settings))
-
-
-def _vllm(name: str) -> Any:
-    """A model served by vLLM, which batches and shares prompt beginnings by itself."""
-    from vllm import LLM, SamplingParams
-
-    from rlvr_kit.engine.sampling import Completion
-
-    engine = LLM(model=name, enable_prefix_caching=True)
-
-    def serve(_: Any, tokenizer: Any, prompts: list[str], **options: Any) -> None:
-        ids = tokenizer(prompts, add_special_tokens=False)["input_ids"]
-        settings = {key: options[key] for key in ("temperature", "seed", "stop")}
-        settings |= {"n": options["samples"], "max_tokens": options["max_new_tokens"]}
-        answers = engine.generate(
-            [{"prompt_token_ids": prompt} for prompt in ids], SamplingParams(**settings)
-        )
-        for i, answer in enumerate(answers):
-            texts = [
-                Completion(o.text, list(o.token_ids), o.finish_reason == "length") for o in answer.outputs
-            ]
-            options["on_batch"]({i: texts})
-
-    saved = [name, *(file.stat().st_mtime for file in sorted(Path(name).glob("*.safetensors")))]
-    return SimpleNamespace(name_or_path=name, saved=saved, parameters=list, serve=serve)
+    if torch.cuda.is_available() and importlib.util.find_spec("vllm") is not None:
+        policy, options["generate"] = vllm_model(resolve_model(name))
+    else:
+        policy = load_policy(name, dtype=recipe.model.dtype)
+    return evaluate(
+        policy, load_tokenizer(name), problems, template, label=label, sampling=sampling or recipe.sampling, out=out,
+        **options,
+    )  # fmt: skip
 
 
 def summarize(rows: pd.DataFrame) -> dict[str, Any]:
@@ -216,6 +202,15 @@ def refuse_other_template(model: str | Path, template: Template, any_shots: bool
         theirs = trained.model_copy(update={"exemplars": template.exemplars}) if any_shots else trained
         if difference := theirs.difference(template):
             raise InputError(f"{model} has another prompt (here: that of its training): {difference}")
+
+
+def _judged(row: dict[str, Any], completions: "list[Completion]") -> list[dict[str, Any]]:
+    """`row` once for each completion, with the completion and its verdict."""
+    return [
+        {**row, "sample": j, "completion": said.text, "tokens": said.tokens, "truncated": said.truncated}
+        | asdict(verify(said.text, row["gold"]))
+        for j, said in enumerate(completions)
+    ]
 
 
 def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:

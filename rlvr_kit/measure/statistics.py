@@ -51,6 +51,20 @@ def mcnemar_exact(b: int, c: int) -> float:
     return float(binomtest(b, b + c, 0.5).pvalue) if b + c else 1.0
 
 
+def fell_p(before: int, now: int, n: int) -> float:
+    """One-sided p that a share fell, from `before` of `n` to `now` of `n` (Fisher's exact test, 1935).
+
+    It treats the two measurements as independent. On the same problems, as here, they are not, and the true p is
+    smaller: the test is on the safe side.
+
+    >>> round(fell_p(12, 3, 64), 4)
+    0.0126
+    """
+    from scipy.stats import fisher_exact  # takes a second to load, which scoring does not need
+
+    return float(fisher_exact([[now, n - now], [before, n - before]], alternative="less").pvalue)
+
+
 def paired_bootstrap(
     base: Sequence[float],
     tuned: Sequence[float],

@@ -23,7 +23,7 @@ from rlvr_kit.measure.evaluation import evaluate
 from rlvr_kit.models import load_policy
 from rlvr_kit.recipe import Recipe
 from rlvr_kit.run_folder import Run
-from rlvr_kit.training import guards
+from rlvr_kit.training import best, guards
 
 #: TRL's name of a metric -> ours in log.jsonl.
 LOGGED = {
@@ -85,10 +85,15 @@ class RunKeeper(TrainerCallback):
             return {}
         summary = evaluate(
             policy, self.trainer.processing_class, self.heldout, self.recipe.template(), label="held-out",
-            max_new_tokens=self.recipe.max_new_tokens, batch_size=self.recipe.evaluation.batch_size, quiet=True,
+            sampling=self.recipe.sampling, quiet=True,
         ).summary  # fmt: skip
         keys = ("n", "strict", "strict_ci", "lenient", "lenient_ci", "format", "format_ci", "truncated")
-        return {f"heldout/{key}": summary[key] for key in keys}
+        measured = {f"heldout/{key}": summary[key] for key in keys}
+        step = self.trainer.state.global_step
+        earlier = self.run.lines() if (self.run.path / "log.jsonl").exists() else []
+        if best.best_step([*earlier, {"step": step} | measured]) == step:
+            best.set_aside(self.run, policy, step)
+        return measured
 
     def write(self, line: dict[str, Any]) -> None:
         """Append one line to log.jsonl; where nobody watches a bar, print it, since a job's metrics are read there."""
@@ -139,6 +144,8 @@ class RunKeeper(TrainerCallback):
     def report(self, line: dict[str, Any]) -> None:
         """Write the line with what the guards make of it: a warning is shown too, a fault ends the run."""
         found = guards.check([*self.run.lines(), line]) if self.recipe.run.guards else {}
+        if "stopped_early" in found:
+            self.stopped_by = found["stopped_early"]
         if "stopped" in found:
             kept = f"{self.run.path} keeps the log; with run.guards=false another run would go on"
             self.fault = f"training stopped at {found['stopped']}. {kept}"
@@ -160,6 +167,10 @@ class RunKeeper(TrainerCallback):
             self.report(line)
         self.fault = self.fault or f"training stopped at step {step}: {guards.not_finite(line)}"
         return True
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.is_world_process_zero:
+            best.forget_worse(self.run, state.global_step)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self.bar is not None:

@@ -14,12 +14,13 @@ from transformers import PrinterCallback
 
 from rlvr_kit.bundled_model import quiet
 from rlvr_kit.errors import InputError, UserError
-from rlvr_kit.machine import IS_MAIN_PROCESS, peak_memory_gib, reuse_freed_memory
+from rlvr_kit.machine import IS_MAIN_PROCESS, peak_memory_gib, release_memory, reuse_freed_memory, use_threads
 from rlvr_kit.measure.evaluation import refuse_leaks
 from rlvr_kit.models import load_policy, load_tokenizer
 from rlvr_kit.recipe import Recipe, RewardsSection
 from rlvr_kit.rewards.reward_functions import CorrectnessReward, FormatReward
 from rlvr_kit.run_folder import Run, atomic, checkpoints, file_sizes
+from rlvr_kit.training.best import restore_best
 from rlvr_kit.training.callbacks import RunKeeper, stop_signals, whole_policy
 from rlvr_kit.training.configs import grpo_config, lora_config
 from rlvr_kit.training.plan import plan
@@ -111,6 +112,7 @@ def train(
         # With other reward functions the recipe's weights are not used, and may be 0.
         plan(recipe.model_copy(update={"rewards": RewardsSection()}) if rewards else recipe)
     reuse_freed_memory()
+    use_threads(recipe.run.threads)
     config, lora = grpo_config(recipe, folder), lora_config(recipe)
     problems, heldout, template = recipe.training_problems(), recipe.heldout_problems(), recipe.template()
     refuse_leaks(recipe.test_problems(), [*problems["question"], *(e.question for e in template.exemplars)])
@@ -154,11 +156,16 @@ def train(
     policy = whole_policy(recipe, trainer)
     if policy is not None:
         _finish(recipe, run, policy, tokenizer, keeper)
+    # The trainer and its callback know each other, so its memory would stay until some later collection.
+    trainer.accelerator.free_memory()
+    del trainer, policy, keeper.trainer
+    release_memory()
     return run
 
 
 def _finish(recipe: Recipe, run: Run, policy: Any, tokenizer: Any, keeper: RunKeeper) -> None:
-    """Write model/ (LoRA merged into the weights, with the prompt template) and summary.json."""
+    """Write model/ (the best step's weights, LoRA merged into them, and the prompt template) and summary.json."""
+    step = restore_best(run, policy)
     if recipe.lora is not None and not recipe.model.load_in_4bit:
         policy = policy.merge_and_unload()
     partial = run.path / "checkpoints" / ".model"
@@ -175,6 +182,8 @@ def _finish(recipe: Recipe, run: Run, policy: Any, tokenizer: Any, keeper: RunKe
         raise InputError(
             f"the trained model cannot be saved in {run.path}: {error}; free some space, then go on"
         ) from None
+    for file in run.path.glob("checkpoints/best-*.safetensors"):
+        file.unlink()
     last = run.log().iloc[-1]
     run.write_summary(
         {
@@ -182,6 +191,7 @@ def _finish(recipe: Recipe, run: Run, policy: Any, tokenizer: Any, keeper: RunKe
             "model": recipe.model.name,
             "data": recipe.data.source,
             "steps": int(last.step),
+            "best_step": step,  # whose weights model/ holds
             "completions": int(last.completions),
             "training_minutes": round(float(last.seconds) / 60, 2),
             "peak_memory_gib": round(peak_memory_gib(), 2),

@@ -17,6 +17,7 @@ from rlvr_kit.recipe import load_recipe
 from rlvr_kit.rewards.reward_functions import CorrectnessReward, FormatReward
 from rlvr_kit.rewards.score import score_lines
 from rlvr_kit.run_folder import Run
+from rlvr_kit.sampling_settings import SamplingSettings
 from rlvr_kit.tasks.prompts import INSTRUCTION, Exemplar, Template
 from rlvr_kit.tasks.word_problems import make_word_problems
 
@@ -42,11 +43,11 @@ def scripted(monkeypatch):
     """A stand-in for generation: problem i is answered by SCRIPT[i]; returns what it was asked."""
     asked = []
 
-    def generate(model, tokenizer, prompts, *, samples, on_batch, **options):
+    def generate(model, tokenizer, prompts, sampling, *, on_batch):
         for where, prompt in enumerate(prompts):
             i = int(prompt.rsplit("What is ", 1)[1].split()[0])
             asked.append(i)
-            texts = [SCRIPT[(i + j) % 6].format(i + 1) for j in range(samples)]
+            texts = [SCRIPT[(i + j) % 6].format(i + 1) for j in range(sampling.samples)]
             on_batch({where: [Completion(text, list(range(i + 1)), truncated=i == 3) for text in texts]})
 
     monkeypatch.setattr(rlvr_kit.engine.sampling, "generate", generate)
@@ -87,7 +88,7 @@ def test_the_reward_the_scorer_and_the_evaluation_agree(model, scripted):
 
 
 def test_several_samples_give_pass_at_k_and_a_majority(model, scripted):
-    summary = run(model, samples=4, temperature=1.0).summary
+    summary = run(model, sampling=SamplingSettings(samples=4, temperature=1.0)).summary
     assert summary["samples"] == 4
     assert summary["pass_at_k"]["1"] == pytest.approx(summary["strict"])
     assert summary["pass_at_k"]["4"] == 1.0  # every four neighbours in the script hold a right one
@@ -117,7 +118,7 @@ def test_rows_of_another_model_prompt_setting_or_problem_are_not_reused(model, s
     elif change == "instruction":
         options["template"] = Template(instruction="Solve.")
     elif change == "length":
-        options["max_new_tokens"] = 7
+        options["sampling"] = SamplingSettings(max_new_tokens=7)
     else:
         problems = PROBLEMS.select(range(1, 6))
     run(model, problems, **options)
@@ -127,8 +128,8 @@ def test_rows_of_another_model_prompt_setting_or_problem_are_not_reused(model, s
 def test_an_interrupted_evaluation_goes_on_where_it_stopped(model, scripted, tmp_path, monkeypatch):
     whole = rlvr_kit.engine.sampling.generate
 
-    def interrupted(model, tokenizer, prompts, **options):
-        whole(model, tokenizer, prompts[:2], **options)
+    def interrupted(model, tokenizer, prompts, sampling, **options):
+        whole(model, tokenizer, prompts[:2], sampling, **options)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(rlvr_kit.engine.sampling, "generate", interrupted)
@@ -143,7 +144,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(model, scripted, tmp
 
 def test_evaluating_twice_gives_the_same_table(model):
     problems = make_word_problems("test", 8)
-    tables = [run(model, problems, max_new_tokens=8).rows for _ in range(2)]
+    tables = [run(model, problems, sampling=SamplingSettings(max_new_tokens=8)).rows for _ in range(2)]
     pd.testing.assert_frame_equal(*tables)
     assert tables[0].truncated.any()
     assert set(tables[0].kind) <= {"seen", "new template", "new range"}

@@ -56,7 +56,7 @@ def test_the_model_loads_in_transformers_and_is_what_the_last_heldout_line_measu
     recipe = run.recipe()
     result = evaluate(
         model, load_tokenizer(str(run.path / "model")), recipe.heldout_problems(), recipe.template(),
-        label="again", max_new_tokens=recipe.max_new_tokens, quiet=True,
+        label="again", sampling=recipe.sampling, quiet=True,
     )  # fmt: skip
     last = run.log().iloc[-1]
     assert result.summary["truncated"] == last["heldout/truncated"]
