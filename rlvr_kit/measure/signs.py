@@ -53,7 +53,7 @@ def signs(log: pd.DataFrame, recipe: Recipe) -> list[Sign]:
         return []
     found = [_cut_off(steps), _nothing_paid(steps), _rarely_right(steps, recipe), _past_its_best(log, recipe)]
     found += [_form_only(log), _nothing_to_compare(steps)]
-    said = [key for key in log if key == "stopped" or str(key).startswith("warning/")]
+    said = [key for key in log if str(key).startswith(("stopped", "warning/"))]
     for text in (str(log[key].dropna().iloc[0]) for key in said if log[key].notna().any()):
         found.append(Sign(f"The kit's own guard said, at {text}.", ""))
     return [sign for sign in found if sign]

@@ -62,7 +62,7 @@ def story(run: Run) -> str:
     kind, recipe = outcome(result), run.recipe()
     log = run.log() if (run.path / "log.jsonl").exists() else pd.DataFrame()
     seen = [] if kind == "gain" else signs(log, recipe)
-    why = [_lenient_too(kind, lenient, base, tuned)]
+    why = [_lenient_too(kind, lenient, base, tuned), *_saved_step(run)]
     if kind == "no difference":
         why.append(_what_could_be_missed(result, base))
     why += [sign.seen for sign in seen]
@@ -117,6 +117,18 @@ def _lenient_too(kind: Outcome, lenient: Comparison, base: pd.DataFrame, tuned: 
         case "loss", _:
             return f"{anywhere}, which is no significant loss. So what was lost is the format."
     return f"{anywhere}."
+
+
+def _saved_step(run: Run) -> list[str]:
+    """Which step's policy was saved, where the run's summary names it."""
+    step = run.summary().get("best_step") if (run.path / "summary.json").exists() else None
+    if step is None:
+        return []
+    if step == 0:
+        return [
+            "The model that was saved is that of step 0, the base model itself: no held-out measurement beat it."
+        ]
+    return [f"The model that was saved is the policy of step {step}, the best one on the held-out problems."]
 
 
 def _what_could_be_missed(result: Comparison, base: pd.DataFrame) -> str:
