@@ -9,7 +9,7 @@ The rooms, in the order in which data flows. A room imports only from those abov
     recipe, run_folder       the YAML file that describes a run, and the folder that a run leaves
     engine/                  one GRPO step, fast and exact: prompt_tree, decoding, adapters, sampling, token_logps,
                              grpo_trainer, fallback
-    measure/                 evaluation, checks, statistics, seeds, plots, live_chart
+    measure/                 evaluation, checks, statistics, seeds, signs, wording, plots, diagrams, tables, live_chart
     rewards/                 the verdict as TRL reward functions, as the command `score`, as an AWS Lambda
     training/                plan, step_cost, train, best, finish, callbacks, guards, sweep
     cloud/                   SageMaker: account, job_plan, job_request, jobs, clean_up, container, rehearsal

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from rlvr_kit import load_recipe
-from rlvr_kit.measure.seeds import outcome
+from rlvr_kit.measure.wording import outcome_of
 from rlvr_kit.training.sweep import train_and_compare
 
 
@@ -19,7 +19,7 @@ def main(seed: int) -> int:
     print(
         f"seed {seed}: {result['sentence']} (step {result['best_step']}, {result['training_minutes']} minutes)"
     )
-    return int(outcome(result["gain"], result["p"]) != "gain")
+    return int(outcome_of(result["gain"], result["p"]) != "gain")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ from rlvr_kit.errors import InputError
 from rlvr_kit.measure.statistics import compare, paired_bootstrap, wilson_interval
 from rlvr_kit.run_folder import Run
 
+#: One run, several, or several by name ({"mine": run}); without a name a run is called as its folder is.
+Runs = Run | Sequence[Run] | Mapping[str, Run]
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#000000")
 LINES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
 MARKERS = ("o", "s", "^", "D", "v", "x")
@@ -55,7 +57,7 @@ def style(i: int) -> dict[str, Any]:
     return {"color": COLORS[j], "linestyle": LINES[(j + turn) % 6], "marker": MARKERS[(j + turn) % 6]}
 
 
-def curves(runs: Run | Sequence[Run], what: str = "heldout", against: str = "step") -> Figure:
+def curves(runs: Runs, what: str = "heldout", against: str = "step") -> Figure:
     """One of CURVES ("reward" with a panel for each part) against "step", "seconds" or "completions"."""
     if what not in CURVES or against not in AXES:
         raise InputError(f"there is {', '.join(CURVES)} against {', '.join(AXES)}, not {what!r}, {against!r}")
@@ -65,7 +67,7 @@ def curves(runs: Run | Sequence[Run], what: str = "heldout", against: str = "ste
     return _curves(logs, [_panel(column) for column in logged or columns], against)
 
 
-def training_curves(runs: Run | Sequence[Run], against: str = "step") -> Figure:
+def training_curves(runs: Runs, against: str = "step") -> Figure:
     """A run at a glance, two rows of three panels: what to look at while it trains."""
     logs = _logs(runs)
     reward = ("Reward and its parts", "a completion", {"total": "reward"} | _parts(logs))
@@ -183,7 +185,9 @@ def save(figure: Figure, path: str | Path) -> Path:
     return path.with_suffix(".svg")
 
 
-def _logs(runs: Run | Sequence[Run]) -> list[tuple[str, pd.DataFrame]]:
+def _logs(runs: Runs) -> list[tuple[str, pd.DataFrame]]:
+    if isinstance(runs, Mapping):
+        return [(name, run.log()) for name, run in runs.items()]
     return [(run.path.name, run.log()) for run in ([runs] if isinstance(runs, Run) else runs)]
 
 

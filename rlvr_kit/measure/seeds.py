@@ -8,16 +8,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from rlvr_kit.measure.wording import outcome_of
+
 Result = Mapping[str, Any]  # one run of a study: seed, gain (a share), p, stopped, ...
-
-
-def outcome(gain: float, p: float) -> str:
-    """Return "gain", "loss" or "none": the sign of a difference that is significant at 5 %, else none.
-
-    >>> outcome(0.3, 1e-6), outcome(-0.1, 0.02), outcome(0.01, 0.7)
-    ('gain', 'loss', 'none')
-    """
-    return "none" if p >= 0.05 else "gain" if gain > 0 else "loss"
 
 
 def summarize_seeds(runs: Sequence[Result]) -> dict[str, Any]:
@@ -34,7 +27,7 @@ def summarize_seeds(runs: Sequence[Result]) -> dict[str, Any]:
     if not runs:
         return {"seeds": 0}
     gains = np.array([run["gain"] for run in runs])
-    outcomes = [outcome(run["gain"], run["p"]) for run in runs]
+    outcomes = [outcome_of(run["gain"], run["p"]) for run in runs]
     mean, interval = float(gains.mean()), None
     if len(gains) > 1:
         half = float(t.ppf(0.975, len(gains) - 1) * gains.std(ddof=1) / np.sqrt(len(gains)))
@@ -46,7 +39,7 @@ def summarize_seeds(runs: Sequence[Result]) -> dict[str, Any]:
         "worst": float(gains.min()),
         "best": float(gains.max()),
         "gain": outcomes.count("gain"),
-        "none": outcomes.count("none"),
+        "no difference": outcomes.count("no difference"),
         "loss": outcomes.count("loss"),
         "stopped": sum(bool(run.get("stopped")) for run in runs),
     }
@@ -68,7 +61,11 @@ def seeds_table(study: Mapping[str, Any]) -> pd.DataFrame:
                 "95 % interval": between,
             }
             shown |= {key: f"{100 * each[key]:+.1f}" for key in ("worst", "best")}
-            counts = {"significant gain": "gain", "no difference seen": "none", "significant loss": "loss"}
+            counts = {
+                "significant gain": "gain",
+                "no difference seen": "no difference",
+                "significant loss": "loss",
+            }
             rows.append({"variant": name} | shown | {title: each[key] for title, key in counts.items()})
     return pd.DataFrame(rows)
 

@@ -25,6 +25,7 @@ from traitlets.config import Config
 from rlvr_kit.errors import InputError, Interrupted
 from rlvr_kit.measure.evaluation import compare
 from rlvr_kit.measure.plots import save, training_curves
+from rlvr_kit.measure.wording import NEXT_STEPS, TITLES, outcome
 from rlvr_kit.paths import PROJECT
 from rlvr_kit.recipe import load_recipe
 from rlvr_kit.run_folder import Run, atomic, cannot_write
@@ -73,11 +74,13 @@ def run_notebooks(recipe: str, out: str | Path, seed: int = 0, notebooks: list[P
     curves = None
     if (out / "log.jsonl").exists():
         curves = save(training_curves(run), out / "figures" / "curves").with_suffix(".png")
-    page = build_report(copies, headline, comparison.sentence, curves)
+    result = outcome(comparison)
+    page = build_report(copies, headline, comparison.sentence, curves, result)
     with atomic(out / "report.html") as draft:
         draft.write_text(page, encoding="utf-8")
     _point_latest_at(out)
-    print("", *headline_text(headline), comparison.sentence, f"Report: {out / 'report.html'}", sep="\n")
+    told = [f"{TITLES[result]} {comparison.sentence}", NEXT_STEPS[result]]
+    print("", *headline_text(headline), *told, f"Report: {out / 'report.html'}", sep="\n")
     return out / "report.html"
 
 

@@ -18,7 +18,9 @@ from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from pygments.formatters import HtmlFormatter
 
+from rlvr_kit.measure.signs import Outcome
 from rlvr_kit.measure.statistics import wilson_interval
+from rlvr_kit.measure.wording import NEXT_STEPS, TITLES
 from rlvr_kit.paths import PROJECT
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -44,15 +46,25 @@ def headline_text(headline: dict[str, Any]) -> list[str]:
 
 
 def build_report(
-    copies: list[Path], headline: dict[str, Any], conclusion: str, curves: Path | None = None
+    copies: list[Path],
+    headline: dict[str, Any],
+    conclusion: str,
+    curves: Path | None = None,
+    result: Outcome | None = None,
 ) -> str:
-    """One HTML page: the figures of `headline`, the picture `curves` (a PNG), and the executed notebooks `copies`."""
+    """One HTML page: the figures of `headline`, the picture `curves` (a PNG), and the executed notebooks `copies`.
+
+    `conclusion` is the headline; `result` chooses its title, its colour and the sentence about what to do next.
+    """
     page = Environment(loader=PackageLoader("rlvr_kit.tutorial", "."), autoescape=True).get_template(
         "report.html.j2"
     )
     return page.render(
         headline=headline,
         conclusion=conclusion,
+        title=TITLES[result] if result else "What came out",
+        next_step=NEXT_STEPS[result] if result else "",
+        look=result.replace(" ", "-") if result else "",
         table=_table(headline),
         costs=_costs(headline),
         curves=b64encode(curves.read_bytes()).decode() if curves else None,

@@ -114,6 +114,14 @@ def test_the_live_chart_is_drawn_from_the_first_line_on(tmp_path, runs):
     assert len(training_curves(runs[0]).axes) == 6
 
 
+def test_runs_may_be_given_names(runs):
+    labels = [
+        text.get_text()
+        for text in curves({"A": runs[0], "B": runs[1]}, "length").axes[0].get_legend().get_texts()
+    ]
+    assert labels == ["A", "B"]
+
+
 def test_unknown_figures_are_named(runs):
     with pytest.raises(UserError, match="reward, heldout"):
         curves(runs[0], "loss")

@@ -3,7 +3,8 @@
 import pytest
 from scipy.stats import ttest_1samp
 
-from rlvr_kit.measure.seeds import outcome, seeds_figure, seeds_table, summarize_seeds
+from rlvr_kit.measure.seeds import seeds_figure, seeds_table, summarize_seeds
+from rlvr_kit.measure.wording import outcome_of
 
 GAINS = [0.30, 0.41, 0.25, 0.38]
 RUNS = [{"variant": "default", "seed": i, "gain": gain, "p": 1e-6, "n": 208} for i, gain in enumerate(GAINS)]
@@ -23,13 +24,13 @@ STUDY = {
     [
         (0.1, 0.049, "gain"),
         (-0.1, 0.049, "loss"),
-        (0.1, 0.05, "none"),
-        (-0.4, 0.3, "none"),
-        (0.0, 1.0, "none"),
+        (0.1, 0.05, "no difference"),
+        (-0.4, 0.3, "no difference"),
+        (0.0, 1.0, "no difference"),
     ],
 )
 def test_outcome_is_the_sign_of_what_is_significant(gain: float, p: float, expected: str) -> None:
-    assert outcome(gain, p) == expected
+    assert outcome_of(gain, p) == expected
 
 
 def test_the_interval_over_seeds_is_students() -> None:
@@ -47,7 +48,7 @@ def test_one_seed_has_no_interval_and_no_seed_no_mean() -> None:
 def test_runs_are_counted_by_outcome() -> None:
     mixed = [*RUNS, LOST, LOST | {"p": 0.9, "stopped": "training stopped at step 3"}]
     summary = summarize_seeds(mixed)
-    assert (summary["gain"], summary["none"], summary["loss"], summary["stopped"]) == (4, 1, 1, 1)
+    assert (summary["gain"], summary["no difference"], summary["loss"], summary["stopped"]) == (4, 1, 1, 1)
 
 
 def test_table_shows_points_and_leaves_out_what_has_not_run() -> None:

@@ -13,6 +13,7 @@ from moto import mock_aws
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from rlvr_kit import UserError
+from rlvr_kit.measure.wording import NEXT_STEPS, TITLES
 from rlvr_kit.paths import PROJECT
 from rlvr_kit.tutorial.execute import run_notebooks
 from rlvr_kit.tutorial.report import headline_text
@@ -104,7 +105,8 @@ def test_last_lines_are_the_figures_and_the_report(finished):
     summary = json.loads((run / "headline.json").read_text())
     assert lines[-1].endswith(str(run / "report.html"))
     assert set(headline_text(summary)) < set(lines)
-    assert any("A significant gain" in line for line in lines)
+    assert any(line.startswith(f"{TITLES['gain']} A significant gain") for line in lines)
+    assert lines[-2] == NEXT_STEPS["gain"]
 
 
 def test_training_inside_a_cell_is_shown_as_it_goes(finished):
@@ -218,11 +220,22 @@ def test_unknown_recipe_leaves_nothing_behind(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_tuned_like_base_is_no_evidence(tmp_path):
-    notebook = write_notebook(tmp_path / "same.ipynb", new_code_cell(EVALUATE.replace("TUNED", "4")))
+@pytest.mark.parametrize("solved,outcome", [(24, "gain"), (4, "no difference"), (0, "no difference")])
+def test_report_is_titled_by_what_the_run_did(solved, outcome, tmp_path):
+    notebook = write_notebook(tmp_path / "same.ipynb", new_code_cell(EVALUATE.replace("TUNED", str(solved))))
     report = run_notebooks("smoke", tmp_path / "run", notebooks=[notebook])
-    assert "No evidence of a difference" in report.read_text()
-    assert json.loads((tmp_path / "run" / "headline.json").read_text())["mcnemar_p"] == 1
+    page = BeautifulSoup(report.read_text(), "html.parser")
+    assert page.h1.get_text() == TITLES[outcome]
+    assert [kind for kind, words in NEXT_STEPS.items() if words in page.main.get_text()] == [outcome]
+
+
+def test_report_of_a_loss_says_so(tmp_path):
+    better_before = EVALUATE.replace('"base": 4, "tuned": TUNED', '"base": 24, "tuned": 4')
+    notebook = write_notebook(tmp_path / "worse.ipynb", new_code_cell(better_before))
+    page = BeautifulSoup(
+        run_notebooks("smoke", tmp_path / "run", notebooks=[notebook]).read_text(), "html.parser"
+    )
+    assert page.h1.get_text() == TITLES["loss"] and page.find(class_="headline loss")
 
 
 @mock_aws
