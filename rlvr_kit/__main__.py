@@ -1,4 +1,4 @@
-"""``python -m rlvr_kit doctor | score | plan | train | evaluate | submit | notebooks``."""
+"""``python -m rlvr_kit doctor | score | plan | train | evaluate | export | push | submit | notebooks``."""
 
 import json
 import sys
@@ -206,6 +206,38 @@ def submit(
         run = jobs.fetch(jobs.follow(job), (out or Path("runs") / job.training_job_name).absolute())
     done = "rehearsed" if rehearse else "fetched"
     Console(stderr=True, soft_wrap=True).print(f"{done}: {run.path}", highlight=False, markup=False)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="The run folder.", parser=_folder)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The new folder for the model.", parser=_folder)],
+    kind: Annotated[
+        str, typer.Option("--as", help="merged (a whole model) or adapter (LoRA alone).")
+    ] = "merged",
+    dtype: Annotated[
+        str, typer.Option(help="as-trained, float32, bfloat16 or float16; the last two round the weights.")
+    ] = "as-trained",
+    licence: Annotated[str | None, typer.Option(help="The base's licence, where it is not known.")] = None,
+) -> None:
+    """Write a run's model as a folder for others: weights, tokenizer, prompt, settings, licence and a card."""
+    from rlvr_kit.run_folder import Run
+    from rlvr_kit.share.export import export as export_model
+
+    folder = export_model(Run(run), out, kind, dtype, licence)  # type: ignore[arg-type]  # it checks both
+    Console(stderr=True, soft_wrap=True).print(f"exported: {folder}", highlight=False, markup=False)
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="An exported folder.", parser=_folder)],
+    repo: Annotated[str, typer.Argument(help="Its name on the Hub: you/model.")],
+    public: Annotated[bool, typer.Option("--public", help="For everybody; private if not given.")] = False,
+) -> None:
+    """Put an exported model on the Hugging Face Hub, with its card; private if not said otherwise."""
+    from rlvr_kit.share.hub import push as push_model
+
+    print(push_model(folder, repo, public))
 
 
 @app.command()
