@@ -13,8 +13,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from rlvr_kit.errors import InputError, UserError
+from rlvr_kit.errors import UserError
 from rlvr_kit.machine import IS_MAIN_PROCESS
+from rlvr_kit.share_commands import export, folder, push
 
 app = typer.Typer(
     help="Reinforcement learning with verifiable rewards: score, plan, train, measure.",
@@ -26,14 +27,7 @@ RecipeName = Annotated[
 Overrides = Annotated[list[str], typer.Option("--set", help="Override, e.g. --set grpo.learning_rate=1e-5.")]
 
 
-def _folder(text: str) -> Path:
-    """What --out names. An empty name (an unset variable, say) would be the current folder."""
-    if not text.strip():
-        raise InputError("--out is empty: name a folder, such as runs/first")
-    return Path(text)
-
-
-Out = Annotated[Path, typer.Option("--out", "-o", help="The run folder.", parser=_folder)]
+Out = Annotated[Path, typer.Option("--out", "-o", help="The run folder.", parser=folder)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -120,9 +114,18 @@ def evaluate(
     ] = 1,
     temperature: float = 0.0,
     max_new_tokens: Annotated[int | None, typer.Option(help="As the recipe says if not given.")] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(help="Ask a server, http://… (OpenAI-style) or sagemaker:NAME, for --model."),
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time to the endpoint.")] = 4,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one request to the endpoint.")] = 60.0,
+    label: Annotated[
+        str | None, typer.Option(help="Name in the run folder; base and tuned go onto its card.")
+    ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Run folder that keeps the rows and resumes.", parser=_folder),
+        typer.Option("--out", "-o", help="Run folder that keeps the rows and resumes.", parser=folder),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -140,18 +143,31 @@ def evaluate(
         settings.sampling, samples=samples, temperature=temperature,
         max_new_tokens=max_new_tokens or settings.max_new_tokens,
     )  # fmt: skip
-    label = evaluation_label(settings, model, settings.template(shots), sampling)
-    result = evaluate_recipe(
-        settings, label=label, model=model, shots=shots, sampling=sampling, out=Run(folder)
-    ).summary
+    name = label or evaluation_label(settings, model, settings.template(shots), sampling)
+    if endpoint:
+        from rlvr_kit.measure.endpoint import evaluate_endpoint
+        from rlvr_kit.share_commands import endpoint_at
+
+        result = evaluate_endpoint(
+            settings, endpoint_at(endpoint, model, timeout), label=label or f"{name}-served", shots=shots,
+            sampling=sampling, out=Run(folder), concurrency=concurrency,
+        ).summary  # fmt: skip
+    else:
+        result = evaluate_recipe(
+            settings, label=name, model=model, shots=shots, sampling=sampling, out=Run(folder)
+        ).summary
     if as_json:
         print(json.dumps(result, indent=2))
         return
+    if result.get("failed"):
+        print(
+            f"{result['failed']} requests failed and count as wrong; the column `error` of the rows says why"
+        )
     print(f"{model} on {result['n']:,} test problems of {settings.data.source}, {result['shots']} exemplars")
     for share in ("strict", "lenient", "format", "truncated"):
         low, high = result[f"{share}_ci"]
         print(f"{share:10}{result[share]:6.1%}  (n={result['n']}, 95 % interval {low:.1%} to {high:.1%})")
-    print(f"{result['seconds']} s; rows in {folder / 'evals' / label}.parquet")
+    print(f"{result['seconds']} s; rows in {folder / 'evals' / result['label']}.parquet")
 
 
 @app.command()
@@ -184,7 +200,7 @@ def submit(
     rehearse: Annotated[bool, typer.Option("--rehearse", help="Run it here, AWS pretended.")] = False,
     attach: Annotated[str | None, typer.Option(help="Come back to this job instead of submitting.")] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Where the job's run folder goes.", parser=_folder)
+        Path | None, typer.Option("--out", "-o", help="Where the job's run folder goes.", parser=folder)
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -208,36 +224,8 @@ def submit(
     Console(stderr=True, soft_wrap=True).print(f"{done}: {run.path}", highlight=False, markup=False)
 
 
-@app.command()
-def export(
-    run: Annotated[Path, typer.Argument(help="The run folder.", parser=_folder)],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The new folder for the model.", parser=_folder)],
-    kind: Annotated[
-        str, typer.Option("--as", help="merged (a whole model) or adapter (LoRA alone).")
-    ] = "merged",
-    dtype: Annotated[
-        str, typer.Option(help="as-trained, float32, bfloat16 or float16; the last two round the weights.")
-    ] = "as-trained",
-    licence: Annotated[str | None, typer.Option(help="The base's licence, where it is not known.")] = None,
-) -> None:
-    """Write a run's model as a folder for others: weights, tokenizer, prompt, settings, licence and a card."""
-    from rlvr_kit.run_folder import Run
-    from rlvr_kit.share.export import export as export_model
-
-    folder = export_model(Run(run), out, kind, dtype, licence)  # type: ignore[arg-type]  # it checks both
-    Console(stderr=True, soft_wrap=True).print(f"exported: {folder}", highlight=False, markup=False)
-
-
-@app.command()
-def push(
-    folder: Annotated[Path, typer.Argument(help="An exported folder.", parser=_folder)],
-    repo: Annotated[str, typer.Argument(help="Its name on the Hub: you/model.")],
-    public: Annotated[bool, typer.Option("--public", help="For everybody; private if not given.")] = False,
-) -> None:
-    """Put an exported model on the Hugging Face Hub, with its card; private if not said otherwise."""
-    from rlvr_kit.share.hub import push as push_model
-
-    print(push_model(folder, repo, public))
+app.command()(export)
+app.command()(push)
 
 
 @app.command()

@@ -108,3 +108,13 @@ def test_plan_times_a_step_on_this_machine_unless_told_otherwise(options: list, 
 def test_doctor_speaks_of_this_machine() -> None:
     result = rlvr("doctor")
     assert result.returncode == 0 and "memory" in result.stdout.lower()
+
+
+def test_export_and_push_say_in_one_line_what_is_missing(tmp_path: Path) -> None:
+    for arguments, said in (
+        (["export", tmp_path / "none", "--out", tmp_path / "out"], "holds no recipe.yaml"),
+        (["push", tmp_path, "me/model"], "is no exported model"),
+    ):
+        result = rlvr(*arguments)
+        assert result.returncode == 1 and said in result.stderr and "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []

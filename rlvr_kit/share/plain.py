@@ -11,17 +11,7 @@ import torch
 
 from rlvr_kit.engine.sampling import Completion
 from rlvr_kit.errors import InputError
-from rlvr_kit.sampling_settings import SamplingSettings
-
-
-def cut_at_stop(text: str, stop: tuple[str, ...]) -> tuple[str, bool]:
-    """``text`` up to the first of the ``stop`` strings in it, and whether there was one.
-
-    >>> cut_at_stop("#### 7\\nQuestion: what", ("\\nQuestion:",))
-    ('#### 7', True)
-    """
-    ends = [text.index(string) for string in stop if string in text]
-    return (text[: min(ends)], True) if ends else (text, False)
+from rlvr_kit.sampling_settings import SamplingSettings, cut_at_stop
 
 
 @torch.inference_mode()
