@@ -3,8 +3,12 @@
 import subprocess
 import sys
 import time
+from pathlib import Path
 
-from rlvr_kit.machine import describe_machine, process_tree_gib, share_of_cores, watched_memory
+import pytest
+
+from rlvr_kit import machine
+from rlvr_kit.machine import GIB, describe_machine, process_tree_gib, share_of_cores, watched_memory
 
 
 def test_memory_of_children_counts_and_the_peak_stays() -> None:
@@ -28,5 +32,21 @@ def test_jobs_share_the_cores() -> None:
 
 
 def test_a_figure_says_what_it_depends_on() -> None:
-    machine = describe_machine()
-    assert machine["processor"] and machine["memory_gib"] > 0 and machine["torch"].startswith("2.")
+    described = describe_machine()
+    assert described["processor"] and described["memory_gib"] > 0 and described["torch"].startswith("2.")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_free_memory_in_a_container_is_what_its_limit_leaves(
+    version: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "memory").mkdir()
+    limit, used, stat, cache = machine.CGROUP_NAMES[2 - version]
+    (tmp_path / limit).write_text(f"{2 * GIB}\n")
+    (tmp_path / used).write_text(f"{GIB * 7 // 4}\n")
+    (tmp_path / stat).write_text(f"anon 5\n{cache} {GIB // 2}\n")
+    monkeypatch.setattr(machine, "CGROUP", tmp_path)
+    total, free = machine.memory_gib()
+    assert (total, free) == (2.0, pytest.approx(0.75))  # the file cache is given back on demand
+    (tmp_path / limit).write_text("max" if version == 2 else str(2**63 - 4096))
+    assert machine.memory_gib()[0] > 2.0

@@ -42,9 +42,9 @@ LOGGED = {
 
 
 def whole_policy(recipe: Recipe, trainer: Any) -> Any:
-    """The policy for the first process to use by itself; None in the others, which must call this as well.
+    """Return the whole policy in rank 0, and None in the other processes, which must call this as well.
 
-    FSDP leaves a part of each weight in every process: there the first one gets a copy, put together from all.
+    With FSDP each process holds a part of every weight; rank 0 then gets a copy that is put together from all parts.
     """
     first, model = trainer.accelerator.is_main_process, trainer.model
     if not trainer.is_fsdp_enabled:
@@ -60,7 +60,7 @@ def whole_policy(recipe: Recipe, trainer: Any) -> Any:
 
 
 class RunKeeper(TrainerCallback):
-    """Writes the run folder while TRL trains: log lines, the held-out curve, checkpoints; shows the progress."""
+    """Writes the run folder while TRL trains: log lines, the held-out curve, when to save. Shows the progress."""
 
     def __init__(self, recipe: Recipe, run: Run, live: Callable[[Run], None] | None) -> None:
         self.recipe, self.run, self.live = recipe, run, live
@@ -93,7 +93,7 @@ class RunKeeper(TrainerCallback):
         return measured
 
     def write(self, line: dict[str, Any]) -> None:
-        """Append one line to log.jsonl; where nobody watches a bar, print it, since a job's metrics are read there."""
+        """Append one line to log.jsonl; print it where there is no progress bar, for the metrics of a SageMaker job."""
         line["seconds"] = round(time.monotonic() - self.started, 2)
         self.run.append_log(line)
         if not sys.stdout.isatty() and "ipykernel" not in sys.modules:
@@ -127,7 +127,7 @@ class RunKeeper(TrainerCallback):
         line = {"step": step, "completions": step * self.completions_per_step}
         line |= {ours: logs[theirs] for theirs, ours in LOGGED.items() if theirs in logs}
         line |= {key[: -len("/mean")]: v for key, v in logs.items() if re.fullmatch("rewards/.*/mean", key)}
-        spoilt = guards.not_finite(line)  # the same in every process, as the metrics are
+        spoilt = guards.not_finite(line)  # TRL's metrics are the same in every process, and so is this
         due = step % self.recipe.evaluation.every_steps == 0 or step == state.max_steps
         measured = self.measure() if due and not spoilt else {}
         if state.is_world_process_zero:
@@ -135,21 +135,21 @@ class RunKeeper(TrainerCallback):
             self.bar.update(1)
             self.bar.set_postfix({key: line[key] for key in ("reward", "length")})
             self.stopped_by = self.stopped_by or reason_to_end(self.recipe, self.run.lines())
-        # One process may have heard the signal and another not: they stop together or not at all.
+        # One process may have received a signal and another not, so they ask each other and stop together.
         asked = torch.tensor(
             [[self.signal or 0, bool(self.stopped_by), bool(self.fault)]],
             device=self.trainer.accelerator.device,
         )
         number, stop, fault = self.trainer.accelerator.gather(asked).amax(dim=0).tolist()
         self.signal = self.signal or number or None
-        self.fault = self.fault or ("training stopped: the first process says why" if fault else None)
+        self.fault = self.fault or ("training stopped: rank 0 reports the error" if fault else None)
         if number or stop or fault:
             control.should_training_stop = True
         if number or stop or fault or step % self.recipe.run.save_steps == 0:
-            control.should_save = not spoilt  # nobody wants to go on from weights that are no numbers
+            control.should_save = not spoilt  # weights that are not numbers are no use to go on from
 
     def report(self, line: dict[str, Any]) -> None:
-        """Write the line with what the guards make of it: a warning is shown too, a fault ends the run."""
+        """Write the line with what the guards found in it. A warning is shown as well; a fault ends the run."""
         found = guards.check([*self.run.lines(), line]) if self.recipe.run.guards else {}
         if "stopped_early" in found:
             self.stopped_by = found["stopped_early"]
@@ -162,7 +162,7 @@ class RunKeeper(TrainerCallback):
         self.write(line | found)
 
     def blew_up(self) -> bool:
-        """After an error in training: whether the policy's logits are no longer numbers; if so, the log says it."""
+        """Return whether, after an error in training, the policy's logits are NaN or infinite; the log then says so."""
         policy = self.trainer.accelerator.unwrap_model(self.trainer.model_wrapped)
         with torch.no_grad():
             logits = policy(torch.tensor([[0]], device=policy.device)).logits

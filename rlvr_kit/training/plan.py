@@ -4,7 +4,7 @@ import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from rlvr_kit.errors import InputError
+from rlvr_kit.errors import InputError, MachineError
 from rlvr_kit.machine import training_memory
 from rlvr_kit.recipe import Recipe
 from rlvr_kit.training.step_cost import memory_by_part, model_config, prompt_tokens
@@ -22,7 +22,7 @@ DEFAULTS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will need. rich prints it as a table."""
+    """What a run will need; ``rich.print`` shows it as a table."""
 
     recipe: str
     prompts: int  # in a step, over all devices
@@ -63,11 +63,12 @@ class Plan:
         return text | ({"note": self.remark} if self.remark else {})
 
     def __rich__(self) -> "Table":
+        from rich.markup import escape
         from rich.table import Table
 
-        table = Table(title=f"Plan of recipe {self.recipe}", show_header=False)
+        table = Table(title=f"Plan of recipe {escape(self.recipe)}", show_header=False)
         for name, text in self.in_words().items():
-            table.add_row(name, text)
+            table.add_row(name, escape(text))
         return table
 
 
@@ -77,7 +78,8 @@ def plan(recipe: Recipe, gpu_memory: float | None = None, seconds: dict[str, flo
     ``seconds``: of one step, ``sampling`` and ``learning``, where they were measured (time_step.py).
 
     Raises:
-        UserError: the run cannot work; the message names all that is wrong and what to change.
+        InputError: the recipe cannot work; the message names all that is wrong and what to change.
+        MachineError: it would need more memory than there is.
 
     Example:
         >>> from rlvr_kit.recipe import load_recipe
@@ -127,10 +129,13 @@ def plan(recipe: Recipe, gpu_memory: float | None = None, seconds: dict[str, flo
         f"a test or held-out prompt of {tokens['evaluated']:,} tokens and a completion of {recipe.max_new_tokens:,} "
         f"exceed the model's context of {tokens['context']:,}: leave that question out, or lower "
         "evaluation.max_new_tokens": tokens["evaluated"] + recipe.max_new_tokens > tokens["context"],
-        f"it needs up to {memory['at once']:.1f} GiB ({parts}) and there are {available:.1f} ({machine}): "
-        "lower grpo.per_device_train_batch_size (and raise grpo.gradient_accumulation_steps), "
-        "grpo.max_completion_length or evaluation.batch_size, or train with lora": memory["at once"] > available,
     })  # fmt: skip
+    if memory["at once"] > available:
+        raise MachineError(
+            f"recipe {recipe.name} cannot work: it needs up to {memory['at once']:.1f} GiB ({parts}) and there are "
+            f"{available:.1f} ({machine}): lower grpo.per_device_train_batch_size (and raise "
+            "grpo.gradient_accumulation_steps), grpo.max_completion_length or evaluation.batch_size, or train with lora"
+        )
     steps = int(given["max_steps"])
     if steps < 0:
         batches = problems * group // sampled * int(given["num_iterations"])

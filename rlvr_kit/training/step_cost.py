@@ -57,8 +57,8 @@ def prompt_tokens(recipe: Recipe, guess: bool = False) -> dict[str, int]:
 
     Of the training prompts: ``median``, ``longest``, and ``shared`` by all of them, counted on the 100 longest
     questions and an even sample of the others. Of the held-out and test prompts: the longest one (``evaluated``), and
-    all of the longest batch together (``evaluated_batch``). ``guess`` is for want of a tokenizer: three characters a
-    token, which is about right for prompts with worked examples from GSM8K.
+    all of the longest batch together, with what they share counted once (``evaluated_batch``). ``guess`` is for want
+    of a tokenizer: three characters a token, which is about right for prompts with worked examples from GSM8K.
     """
     from rlvr_kit.models import load_tokenizer
 
@@ -76,13 +76,13 @@ def prompt_tokens(recipe: Recipe, guess: bool = False) -> dict[str, int]:
     ids = tokenized(questions)
     measured = [*recipe.heldout_problems()["question"], *recipe.test_problems()["question"]]
     evaluated = tokenized(sorted(measured, key=len, reverse=True)[: recipe.evaluation.batch_size])
-    lengths = sorted(map(len, ids))
+    lengths, shared = sorted(map(len, ids)), len(commonprefix([list(each) for each in ids]))
     return {
         "median": int(median(lengths)),
         "longest": lengths[-1],
-        "shared": len(commonprefix([list(each) for each in ids])),
+        "shared": shared,
         "evaluated": max(map(len, evaluated)),
-        "evaluated_batch": sum(map(len, evaluated)),
+        "evaluated_batch": shared + sum(max(0, len(each) - shared) for each in evaluated),
     }
 
 

@@ -1,4 +1,4 @@
-"""How long a training step takes on this machine: a few real steps, timed, of which nothing is kept."""
+"""How long a training step takes on this machine: a few real steps are timed, and nothing of them is kept."""
 
 import contextlib
 import io
@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 
 from rlvr_kit.errors import UserError
 from rlvr_kit.recipe import Recipe
@@ -26,7 +27,7 @@ def timed_plan(recipe: Recipe) -> Plan:
     planned = plan(recipe)
     if planned.remark:  # the model is not here
         return planned
-    Console(stderr=True).print(f"timing a training step of recipe {recipe.name} on this machine …")
+    Console(stderr=True).print(f"timing a training step of recipe {escape(recipe.name)} on this machine …")
     try:
         return plan(recipe, seconds=time_step(recipe))
     except UserError as error:  # such as weights that are not here, though their sizes are

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from transformers import PrinterCallback
 
 from rlvr_kit.bundled_model import quiet
-from rlvr_kit.errors import InputError, MachineError, UserError
+from rlvr_kit.errors import InputError, Interrupted, MachineError, UserError
 from rlvr_kit.machine import IS_MAIN_PROCESS, peak_memory_gib, release_memory, reuse_freed_memory, use_threads
 from rlvr_kit.measure.checks import refuse_leaks
 from rlvr_kit.models import load_policy, load_tokenizer
@@ -146,7 +146,7 @@ def train(
     _refuse_other_run(recipe, run.path)
     if _is_finished(recipe, run):
         return run
-    if IS_MAIN_PROCESS:  # of several processes one is enough to refuse
+    if IS_MAIN_PROCESS:  # it is enough that one of several processes refuses
         # With other reward functions the recipe's weights are not used, and may be 0.
         plan(recipe.model_copy(update={"rewards": RewardsSection()}) if rewards else recipe)
     with only_writer(run.path) if IS_MAIN_PROCESS else nullcontext():
@@ -239,11 +239,3 @@ def _explained(
     if not keeper.begun or (own_code and not keeper.logged):
         return InputError(f"recipe {recipe.name} cannot be trained: {type(error).__name__}: {reason}")
     return error
-
-
-class Interrupted(UserError):
-    """Training was asked to stop, and did, with a checkpoint; ``signal`` is the signal's number."""
-
-    def __init__(self, signal_number: int, message: str) -> None:
-        super().__init__(message)
-        self.exit_code = 128 + signal_number

@@ -221,3 +221,27 @@ def test_a_summary_is_of_rows_alone():
     table = table.assign(lenient_correct=True, format_ok=True, truncated=False)
     assert summarize(table)["strict"] == 0.5
     assert summarize(table)["lenient_ci"] == pytest.approx([0.5101, 1.0], abs=1e-4)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00\xff", b"[1]", b'{"instruction": 5}'])
+def test_a_damaged_prompt_of_a_model_is_named(model, content, tmp_path):
+    (tmp_path / "prompt.json").write_bytes(content)
+    model.name_or_path = str(tmp_path)
+    with pytest.raises(UserError, match="prompt.json is damaged .*delete it") as caught:
+        run(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_rows_that_were_damaged_are_made_again(model, scripted, tmp_path):
+    first = run(model, out=Run(tmp_path))
+    (tmp_path / "evals" / "base.parquet").write_bytes(b"\x00" * 300)
+    pd.testing.assert_frame_equal(run(model, out=Run(tmp_path)).rows, first.rows)
+    assert len(scripted) == 12
+
+
+def test_a_question_beyond_the_models_context_is_named(model, scripted):
+    rows = PROBLEMS.to_list()
+    rows[4]["question"] = "What is 4 + 1? " + "x" * 5000
+    with pytest.raises(UserError, match="problem 4 has a prompt of 5,[0-9]+ tokens; .* context of 4,096"):
+        run(model, Dataset.from_list(rows))
+    assert scripted == []
