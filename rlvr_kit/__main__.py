@@ -205,10 +205,10 @@ def submit(
     as_json: AsJson = False,
 ) -> None:
     """Run a recipe as a SageMaker training job and fetch what it made. Ctrl-C leaves the job running."""
-    from rlvr_kit.cloud import jobs as jobs
-    from rlvr_kit.cloud import rehearsal
+    from rlvr_kit.cloud import jobs
+    from rlvr_kit.cloud.rehearsal import rehearsal
 
-    with rehearsal.rehearsal() if rehearse else nullcontext():
+    with rehearsal() if rehearse else nullcontext():
         if attach:
             job = jobs.attach(attach)
         else:
@@ -219,7 +219,9 @@ def submit(
             if dry_run:
                 return
             job = jobs.submit(planned)
-        run = jobs.fetch(jobs.follow(job), (out or Path("runs") / job.training_job_name).absolute())
+        if not jobs.has_ended(jobs.follow(job)):  # Ctrl-C; the log's last line has said what goes on
+            raise typer.Exit(130)
+        run = jobs.fetch(job, (out or Path("runs") / job.training_job_name).absolute())
     done = "rehearsed" if rehearse else "fetched"
     Console(stderr=True, soft_wrap=True).print(f"{done}: {run.path}", highlight=False, markup=False)
 

@@ -7,8 +7,10 @@ import platformdirs
 
 from rlvr_kit.errors import InputError
 
-#: The folder that holds ``notebooks/`` and ``runs/``. Relative paths in notebooks and recipes start here.
-PROJECT = Path(__file__).resolve().parent.parent
+_PARENT = Path(__file__).resolve().parent.parent
+#: The folder that holds ``notebooks/`` and ``runs/``. Relative paths in notebooks and recipes start here. A plain
+#: ``pip install`` leaves the package without its project folder: then it is the folder in which Python was started.
+PROJECT = _PARENT if (_PARENT / "pyproject.toml").is_file() else Path.cwd()
 
 
 def project_path(path: str | Path) -> Path:

@@ -101,18 +101,25 @@ class RunSection(_Section):
 class SageMakerSection(_Section):
     """Where and how the same recipe runs as a SageMaker training job. Nothing here changes what is learned."""
 
+    # A limit that is infinite or not a number would limit nothing.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
     instance_type: str = "ml.g6.2xlarge"  # one 24 GB GPU (NVIDIA L4)
-    instance_count: int = Field(1, ge=1)
+    instance_count: int = Field(1, ge=1)  # more than one only for GPU instances
     volume_gb: int = Field(100, ge=1)  # disk of the instance: model, image layers and checkpoints
     keep_alive: int = Field(0, ge=0, le=3600)  # seconds of warm pool after the job; they are billed
     framework_version: str = "2.9.0"  # AWS PyTorch training container; asked of image_uris.retrieve
     python_version: str = "py312"
     sharding: Literal["ddp", "fsdp", "zero2"] = "ddp"  # several GPUs: which of recipes/accelerate/
     spot: bool = False  # managed spot: cheaper, may be interrupted; the run resumes from its checkpoint
-    max_minutes: float | None = None  # the job's hard limit; None: three times the estimate, 60 at the least
-    max_wait_minutes: float | None = None  # spot only: run time plus waiting; None: twice max_minutes
+    # The job's hard limit. None: three times the estimate, and 60 at the least.
+    max_minutes: float | None = Field(None, ge=1)
+    max_wait_minutes: float | None = Field(
+        None, ge=1
+    )  # spot only: running plus waiting; None: twice max_minutes
     max_cost: float = Field(20.0, gt=0)  # US dollars; submit refuses when max_minutes x price may exceed it
-    price_per_hour: float | None = None  # US dollars an instance; used when the Pricing API cannot be asked
+    # US dollars for one instance; used when the Pricing API cannot be asked.
+    price_per_hour: float | None = Field(None, gt=0)
     role: str | None = None  # execution role ARN or name; None: the role this notebook runs as
     bucket: str | None = None  # None: the session's default bucket
     subnets: list[str] = []  # VPC; goes together with security_groups

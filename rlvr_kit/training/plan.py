@@ -20,6 +20,14 @@ DEFAULTS = {
 }  # fmt: skip
 
 
+class PlanRefusal(InputError):
+    """The recipe cannot work: the message names all that is wrong and what to change."""
+
+
+class MemoryRefusal(MachineError):
+    """The recipe needs more memory than there is."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a run will need; ``rich.print`` shows it as a table."""
@@ -72,14 +80,22 @@ class Plan:
         return table
 
 
-def plan(recipe: Recipe, gpu_memory: float | None = None, seconds: dict[str, float] | None = None) -> Plan:
+def plan(
+    recipe: Recipe,
+    gpu_memory: float | None = None,
+    seconds: dict[str, float] | None = None,
+    devices: int | None = None,
+) -> Plan:
     """Work out what ``recipe`` needs, here or on a GPU of ``gpu_memory`` GiB.
 
+    ``gpu_memory`` is ``math.inf`` where the memory is not known and must not be judged.
     ``seconds``: of one step, ``sampling`` and ``learning``, where they were measured (time_step.py).
+    ``devices``: how many processes train together; None: as many as torchrun or accelerate has started.
 
     Raises:
-        InputError: the recipe cannot work; the message names all that is wrong and what to change.
-        MachineError: it would need more memory than there is.
+        PlanRefusal: the recipe cannot work; the message names all that is wrong and what to change.
+        MemoryRefusal: it would need more memory than there is.
+        UserError: the data or the model is not on this machine and cannot be fetched.
 
     Example:
         >>> from rlvr_kit.recipe import load_recipe
@@ -91,9 +107,9 @@ def plan(recipe: Recipe, gpu_memory: float | None = None, seconds: dict[str, flo
     given = DEFAULTS | recipe.grpo
     for key in DEFAULTS:
         if not isinstance(given[key], int | float) or isinstance(given[key], bool):
-            raise InputError(f"recipe {recipe.name}: grpo.{key} is {given[key]!r}, not a number")
+            raise PlanRefusal(f"recipe {recipe.name}: grpo.{key} is {given[key]!r}, not a number")
     checked_grpo(recipe)
-    devices, problems = int(os.environ.get("WORLD_SIZE", 1)), len(recipe.training_problems())
+    devices = devices or int(os.environ.get("WORLD_SIZE", 1))
     rows, group = int(given["per_device_train_batch_size"]), int(given["num_generations"])
     completions = rows * devices * int(given["gradient_accumulation_steps"])
     # TRL samples for several steps at once when told so, and then takes its prompts in batches of that size.
@@ -104,14 +120,19 @@ def plan(recipe: Recipe, gpu_memory: float | None = None, seconds: dict[str, flo
         "grpo.num_generations is below 2, and completions are compared in their group: try 8": group < 2,
         f"{sampled} completions (grpo.per_device_train_batch_size x gradient_accumulation_steps x devices) "
         f"are not whole groups of {group}: make it {whole}, or change grpo.num_generations": sampled != whole,
-        f"a batch takes {whole // max(group, 1)} prompts and there are {problems}: raise data.train_size":
-            whole > problems * group > 0,
         "grpo.learning_rate is not above 0, so nothing would be learned": given["learning_rate"] <= 0,
         "grpo.temperature is not above 0, so a group would be all equal": given["temperature"] <= 0,
         "grpo.max_steps is 0: say how many steps to train": given["max_steps"] == 0,
         "grpo.max_completion_length is below 1": given["max_completion_length"] < 1,
         "rewards.format and rewards.correct are 0, so all rewards would be equal":
             recipe.rewards.format == recipe.rewards.correct == 0,
+    })  # fmt: skip
+    problems = len(
+        recipe.training_problems()
+    )  # only now: what is wrong above is said without the data as well
+    _refuse(recipe, {
+        f"a batch takes {whole // group} prompts and there are {problems}: raise data.train_size":
+            whole > problems * group,
     })  # fmt: skip
     config, own = model_config(recipe)
     remark = None if own else "the model is not here: its sizes are the kit's own, prompt tokens a guess"
@@ -131,7 +152,7 @@ def plan(recipe: Recipe, gpu_memory: float | None = None, seconds: dict[str, flo
         "evaluation.max_new_tokens": tokens["evaluated"] + recipe.max_new_tokens > tokens["context"],
     })  # fmt: skip
     if memory["at once"] > available:
-        raise MachineError(
+        raise MemoryRefusal(
             f"recipe {recipe.name} cannot work: it needs up to {memory['at once']:.1f} GiB ({parts}) and there are "
             f"{available:.1f} ({machine}): lower grpo.per_device_train_batch_size (and raise "
             "grpo.gradient_accumulation_steps), grpo.max_completion_length or evaluation.batch_size, or train with lora"
@@ -153,4 +174,4 @@ def plan(recipe: Recipe, gpu_memory: float | None = None, seconds: dict[str, flo
 def _refuse(recipe: Recipe, wrong: dict[str, bool]) -> None:
     reasons = [reason for reason, is_so in wrong.items() if is_so]
     if reasons:
-        raise InputError(f"recipe {recipe.name} cannot work: {'; '.join(reasons)}")
+        raise PlanRefusal(f"recipe {recipe.name} cannot work: {'; '.join(reasons)}")

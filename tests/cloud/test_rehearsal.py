@@ -12,7 +12,8 @@ from safetensors.numpy import load_file
 
 from rlvr_kit import UserError
 from rlvr_kit.cloud import rehearsal
-from rlvr_kit.cloud.jobs import clean_up, fetch, follow, plan_job, stop, submit
+from rlvr_kit.cloud.clean_up import clean_up
+from rlvr_kit.cloud.jobs import fetch, follow, plan_job, stop, submit
 from rlvr_kit.recipe import RECIPES, load_recipe
 
 #: The IAM action of a call where it is not `service:Call`.
@@ -137,9 +138,9 @@ def test_stopped_job_checkpoints_and_leaves_what_it_has(tmp_path):
 
 @pytest.mark.parametrize("mount", [True, False])
 def test_failed_job_says_why(mount, tmp_path, monkeypatch):
-    if mount and not rehearsal.may_mount():
+    if mount and not rehearsal.can_mount():
         pytest.skip("no private mounts on this machine")
-    monkeypatch.setattr(rehearsal, "may_mount", lambda: mount)
+    monkeypatch.setattr(rehearsal, "can_mount", lambda: mount)
     lines = []
     with rehearsal.rehearsal():
         job = submit(plan_job(load_recipe("smoke", ["sagemaker.secrets.HF_TOKEN=rlvr/none"])))
@@ -151,6 +152,18 @@ def test_failed_job_says_why(mount, tmp_path, monkeypatch):
             fetch(job, tmp_path / "run")
     assert any("Installing requirements" in line for line in lines)
     assert not os.path.exists("/opt/ml/checkpoints/log.jsonl")
+
+
+def test_job_that_this_machine_cannot_run_has_an_end(monkeypatch):
+    def full():
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(rehearsal, "can_mount", full)
+    with (
+        rehearsal.rehearsal(),
+        pytest.raises(UserError, match="failed: InternalServerError: .*No space left on device"),
+    ):
+        follow(submit(plan_job(load_recipe("smoke"))), on_line=lambda line: None, poll=0.1)
 
 
 def test_nothing_outlives_the_block():
