@@ -1,10 +1,9 @@
-"""``python -m rlvr_kit doctor | score | plan | train | evaluate | export | push | submit | notebooks``."""
+"""``python -m rlvr_kit doctor | score | plan | train | evaluate | export | push | submit | deploy | notebooks``."""
 
 import json
 import sys
 import time
 import warnings
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -13,22 +12,16 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from rlvr_kit.cloud_commands import clean_up, deploy, submit
+from rlvr_kit.command_options import AsJson, Out, Overrides, RecipeName, folder
 from rlvr_kit.errors import UserError
 from rlvr_kit.machine import IS_MAIN_PROCESS
-from rlvr_kit.share_commands import export, folder, push
+from rlvr_kit.share_commands import export, push
 
 app = typer.Typer(
     help="Reinforcement learning with verifiable rewards: score, plan, train, measure.",
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
 )  # fmt: skip
-RecipeName = Annotated[
-    str, typer.Option("--recipe", "-r", help="A recipe's name (cpu, gpu, …) or its .yaml file.")
-]
-Overrides = Annotated[list[str], typer.Option("--set", help="Override, e.g. --set grpo.learning_rate=1e-5.")]
-
-
-Out = Annotated[Path, typer.Option("--out", "-o", help="The run folder.", parser=folder)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 @app.command()
@@ -189,45 +182,8 @@ def sweep(
     print(f"{out / 'sweep.json'}; the figure: {figure.with_suffix('.png')}", file=sys.stderr)
 
 
-@app.command()
-def submit(
-    recipe: RecipeName = "gpu",
-    overrides: Overrides = [],  # noqa: B006
-    instance_type: Annotated[
-        str | None, typer.Option(help="Instead of the recipe's, e.g. ml.g6.2xlarge.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and upload nothing.")] = False,
-    rehearse: Annotated[bool, typer.Option("--rehearse", help="Run it here, AWS pretended.")] = False,
-    attach: Annotated[str | None, typer.Option(help="Come back to this job instead of submitting.")] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Where the job's run folder goes.", parser=folder)
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Run a recipe as a SageMaker training job and fetch what it made. Ctrl-C leaves the job running."""
-    from rlvr_kit.cloud import jobs
-    from rlvr_kit.cloud.rehearsal import rehearsal
-
-    with rehearsal() if rehearse else nullcontext():
-        if attach:
-            job = jobs.attach(attach)
-        else:
-            from rlvr_kit.recipe import load_recipe
-
-            planned = jobs.plan_job(load_recipe(recipe, overrides), instance_type)
-            Console().print_json(data=planned.to_dict()) if as_json else Console().print(planned)
-            if dry_run:
-                return
-            job = jobs.submit(planned)
-        if not jobs.has_ended(jobs.follow(job)):  # Ctrl-C; the log's last line has said what goes on
-            raise typer.Exit(130)
-        run = jobs.fetch(job, (out or Path("runs") / job.training_job_name).absolute())
-    done = "rehearsed" if rehearse else "fetched"
-    Console(stderr=True, soft_wrap=True).print(f"{done}: {run.path}", highlight=False, markup=False)
-
-
-app.command()(export)
-app.command()(push)
+for command in (export, push, submit, deploy, clean_up):
+    app.command()(command)
 
 
 @app.command()

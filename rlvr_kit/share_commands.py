@@ -6,17 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from rlvr_kit.errors import InputError
+from rlvr_kit.command_options import folder
 
 if TYPE_CHECKING:
     from rlvr_kit.measure.endpoint import Endpoint
-
-
-def folder(text: str) -> Path:
-    """What --out names. An empty name (an unset variable, say) would be the current folder."""
-    if not text.strip():
-        raise InputError("--out is empty: name a folder, such as runs/first")
-    return Path(text)
 
 
 def export(
@@ -51,6 +44,10 @@ def push(
 
 def endpoint_at(address: str, model: str, timeout: float) -> "Endpoint":
     """What --endpoint names."""
+    if address.startswith("sagemaker:"):
+        from rlvr_kit.cloud.endpoint import sagemaker_endpoint
+
+        return sagemaker_endpoint(address.removeprefix("sagemaker:"))
     from rlvr_kit.measure.endpoint import openai_endpoint
 
     return openai_endpoint(address, model, timeout)

@@ -80,13 +80,8 @@ def openai_endpoint(address: str, model: str, timeout: float = 60.0, retries: in
     )  # fmt: skip
 
     def ask(messages: Messages, sampling: SamplingSettings) -> Answer:
-        options: dict[str, Any] = {"temperature": sampling.temperature, "max_tokens": sampling.max_new_tokens}
-        if sampling.temperature:
-            options |= {"top_p": sampling.top_p, "seed": sampling.seed}
-        if sampling.stop:
-            options["stop"] = list(sampling.stop)
         try:
-            reply = client.chat.completions.create(model=model, messages=messages, **options)
+            reply: Any = client.chat.completions.create(model=model, **request_body(messages, sampling))
         except openai.APITimeoutError as error:
             raise RequestFailed(f"no answer within {timeout:g} s") from error
         except openai.APIConnectionError as error:
@@ -105,6 +100,14 @@ def openai_endpoint(address: str, model: str, timeout: float = 60.0, retries: in
         return read_reply(reply if isinstance(reply, str) else reply.model_dump(), sampling)
 
     return Endpoint(url, model, ask)
+
+
+def request_body(messages: Messages, sampling: SamplingSettings) -> dict[str, Any]:
+    """The fields of a chat completion request, other than the name of the model."""
+    body = {"messages": messages, "temperature": sampling.temperature, "max_tokens": sampling.max_new_tokens}
+    if sampling.temperature:
+        body |= {"top_p": sampling.top_p, "seed": sampling.seed}
+    return body | ({"stop": list(sampling.stop)} if sampling.stop else {})
 
 
 def read_reply(reply: Any, sampling: SamplingSettings) -> Answer:

@@ -42,6 +42,7 @@ def serve(folder: str | Path, port: int = 0, start_within: float = 180.0) -> Ite
     """Serve a merged model folder inside the block; when the block ends, however it ends, the server is gone.
 
     ``port`` 0 takes a free one. The number format is that of the kit's own evaluation, so that answers can be equal.
+    The thread that starts it must stay until the end, since the system ends the server with that thread.
 
     Raises:
         UserError: the folder is no whole model, the port is in use, something is not installed, or it does not start.
