@@ -11,7 +11,8 @@ The rooms, in the order in which data flows. A room imports only from those abov
     measure/                 evaluation, statistics, plots, live_chart
     rewards/                 the verdict as TRL reward functions, as the command `score`, as an AWS Lambda
     training/                plan, step_cost, train, callbacks, guards
-    cloud/                   SageMaker: account, job_plan, jobs, clean_up, container, rehearsal
+    share/                   export with a card, try it, serve it on this machine, put it on the Hub
+    cloud/                   SageMaker: account, job_plan, jobs, clean_up, container, rehearsal, endpoint
     tutorial/                executing the notebooks, the report
 
 What notebooks and scripts need is exported here. Nothing is imported before it is asked for, so that
