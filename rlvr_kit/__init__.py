@@ -12,7 +12,9 @@ The rooms, in the order in which data flows. A room imports only from those abov
     measure/                 evaluation, checks, statistics, seeds, signs, wording, plots, diagrams, tables, live_chart
     rewards/                 the verdict as TRL reward functions, as the command `score`, as an AWS Lambda
     training/                plan, step_cost, train, best, finish, callbacks, guards, sweep
-    cloud/                   SageMaker: account, job_plan, job_request, jobs, clean_up, container, rehearsal
+    share/                   export with a card, try it, serve it on this machine, put it on the Hub
+    cloud/                   SageMaker: account, job_plan, job_request, jobs, clean_up, container, rehearsal,
+                             endpoint_plan, endpoint
     tutorial/                executing the notebooks, the report
 
 What notebooks and scripts need is exported here. Nothing is imported before it is asked for, so that

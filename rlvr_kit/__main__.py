@@ -1,10 +1,9 @@
-"""``python -m rlvr_kit doctor | score | plan | train | evaluate | submit | notebooks``."""
+"""``python -m rlvr_kit doctor | score | plan | train | evaluate | export | push | submit | deploy | notebooks``."""
 
 import json
 import sys
 import time
 import warnings
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -13,28 +12,16 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from rlvr_kit.errors import InputError, UserError
+from rlvr_kit.cloud_commands import clean_up, deploy, submit
+from rlvr_kit.command_options import AsJson, Out, Overrides, RecipeName, folder
+from rlvr_kit.errors import UserError
 from rlvr_kit.machine import IS_MAIN_PROCESS
+from rlvr_kit.share_commands import export, push
 
 app = typer.Typer(
     help="Reinforcement learning with verifiable rewards: score, plan, train, measure.",
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
 )  # fmt: skip
-RecipeName = Annotated[
-    str, typer.Option("--recipe", "-r", help="A recipe's name (cpu, gpu, …) or its .yaml file.")
-]
-Overrides = Annotated[list[str], typer.Option("--set", help="Override, e.g. --set grpo.learning_rate=1e-5.")]
-
-
-def _folder(text: str) -> Path:
-    """What --out names. An empty name (an unset variable, say) would be the current folder."""
-    if not text.strip():
-        raise InputError("--out is empty: name a folder, such as runs/first")
-    return Path(text)
-
-
-Out = Annotated[Path, typer.Option("--out", "-o", help="The run folder.", parser=_folder)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 @app.command()
@@ -120,9 +107,18 @@ def evaluate(
     ] = 1,
     temperature: float = 0.0,
     max_new_tokens: Annotated[int | None, typer.Option(help="As the recipe says if not given.")] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(help="Ask a server, http://… (OpenAI-style) or sagemaker:NAME, for --model."),
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time to the endpoint.")] = 4,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one request to the endpoint.")] = 60.0,
+    label: Annotated[
+        str | None, typer.Option(help="Name in the run folder; base and tuned go onto its card.")
+    ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Run folder that keeps the rows and resumes.", parser=_folder),
+        typer.Option("--out", "-o", help="Run folder that keeps the rows and resumes.", parser=folder),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -140,18 +136,31 @@ def evaluate(
         settings.sampling, samples=samples, temperature=temperature,
         max_new_tokens=max_new_tokens or settings.max_new_tokens,
     )  # fmt: skip
-    label = evaluation_label(settings, model, settings.template(shots), sampling)
-    result = evaluate_recipe(
-        settings, label=label, model=model, shots=shots, sampling=sampling, out=Run(folder)
-    ).summary
+    name = label or evaluation_label(settings, model, settings.template(shots), sampling)
+    if endpoint:
+        from rlvr_kit.measure.endpoint import evaluate_endpoint
+        from rlvr_kit.share_commands import endpoint_at
+
+        result = evaluate_endpoint(
+            settings, endpoint_at(endpoint, model, timeout), label=label or f"{name}-served", shots=shots,
+            sampling=sampling, out=Run(folder), concurrency=concurrency,
+        ).summary  # fmt: skip
+    else:
+        result = evaluate_recipe(
+            settings, label=name, model=model, shots=shots, sampling=sampling, out=Run(folder)
+        ).summary
     if as_json:
         print(json.dumps(result, indent=2))
         return
+    if result.get("failed"):
+        print(
+            f"{result['failed']} requests failed and count as wrong; the column `error` of the rows says why"
+        )
     print(f"{model} on {result['n']:,} test problems of {settings.data.source}, {result['shots']} exemplars")
     for share in ("strict", "lenient", "format", "truncated"):
         low, high = result[f"{share}_ci"]
         print(f"{share:10}{result[share]:6.1%}  (n={result['n']}, 95 % interval {low:.1%} to {high:.1%})")
-    print(f"{result['seconds']} s; rows in {folder / 'evals' / label}.parquet")
+    print(f"{result['seconds']} s; rows in {folder / 'evals' / result['label']}.parquet")
 
 
 @app.command()
@@ -173,41 +182,8 @@ def sweep(
     print(f"{out / 'sweep.json'}; the figure: {figure.with_suffix('.png')}", file=sys.stderr)
 
 
-@app.command()
-def submit(
-    recipe: RecipeName = "gpu",
-    overrides: Overrides = [],  # noqa: B006
-    instance_type: Annotated[
-        str | None, typer.Option(help="Instead of the recipe's, e.g. ml.g6.2xlarge.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and upload nothing.")] = False,
-    rehearse: Annotated[bool, typer.Option("--rehearse", help="Run it here, AWS pretended.")] = False,
-    attach: Annotated[str | None, typer.Option(help="Come back to this job instead of submitting.")] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Where the job's run folder goes.", parser=_folder)
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Run a recipe as a SageMaker training job and fetch what it made. Ctrl-C leaves the job running."""
-    from rlvr_kit.cloud import jobs
-    from rlvr_kit.cloud.rehearsal import rehearsal
-
-    with rehearsal() if rehearse else nullcontext():
-        if attach:
-            job = jobs.attach(attach)
-        else:
-            from rlvr_kit.recipe import load_recipe
-
-            planned = jobs.plan_job(load_recipe(recipe, overrides), instance_type)
-            Console().print_json(data=planned.to_dict()) if as_json else Console().print(planned)
-            if dry_run:
-                return
-            job = jobs.submit(planned)
-        if not jobs.has_ended(jobs.follow(job)):  # Ctrl-C; the log's last line has said what goes on
-            raise typer.Exit(130)
-        run = jobs.fetch(job, (out or Path("runs") / job.training_job_name).absolute())
-    done = "rehearsed" if rehearse else "fetched"
-    Console(stderr=True, soft_wrap=True).print(f"{done}: {run.path}", highlight=False, markup=False)
+for command in (export, push, submit, deploy, clean_up):
+    app.command()(command)
 
 
 @app.command()

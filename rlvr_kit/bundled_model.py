@@ -161,8 +161,10 @@ def quiet() -> Iterator[None]:
     """Keep transformers' progress bars of loading and saving out of notebooks and logs."""
     from transformers.utils import logging
 
+    shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        logging.enable_progress_bar()
+        if shown:  # the block may lie in another one like it
+            logging.enable_progress_bar()

@@ -80,6 +80,7 @@ def load_policy(
     """The language model that is trained or evaluated, on the GPU where there is one.
 
     ``in_4bit`` quantizes the weights to NF4 on loading (QLoRA, arXiv 2305.14314), which needs a GPU and bitsandbytes.
+    A folder with a LoRA adapter is put on its base, which its configuration names. ``seed`` is for ``tiny-random``.
 
     Raises:
         UserError: the model cannot be found or read; the message says where it was looked for.
@@ -90,6 +91,8 @@ def load_policy(
     from transformers import AutoModelForCausalLM
 
     source, options = find_model(name, revision), {"revision": revision, "dtype": pick_dtype(dtype)}
+    if (Path(source) / "adapter_config.json").exists():
+        return _with_adapter(Path(source), dtype, seed)
     if in_4bit:
         if not torch.cuda.is_available():
             raise MachineError("4-bit weights need a GPU; here, use a recipe without model.load_in_4bit")
@@ -104,6 +107,25 @@ def load_policy(
     except Exception as error:
         raise _cannot_load(name, error) from error
     return model.to("cuda") if torch.cuda.is_available() and not in_4bit else model
+
+
+def _with_adapter(folder: Path, dtype: str, seed: int) -> "PreTrainedModel":
+    """Load the base that an adapter names, and put the adapter on it."""
+    from peft import PeftConfig, PeftModel
+
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+        base = load_policy(config.base_model_name_or_path, revision=config.revision, dtype=dtype, seed=seed)
+        with quiet():
+            policy = PeftModel.from_pretrained(base, str(folder), config=config)
+    except UserError as error:
+        raise InputError(
+            f"{folder} is an adapter, and the base that it names does not load: {error}"
+        ) from error
+    except Exception as error:
+        raise _cannot_load(str(folder), error) from error
+    policy.name_or_path = str(folder)  # whose prompt.json an evaluation compares with, not the base's
+    return policy
 
 
 def _cannot_load(name: str, error: Exception) -> UserError:

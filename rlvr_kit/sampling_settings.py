@@ -25,3 +25,13 @@ class SamplingSettings:
 
 #: Greedy decoding: one completion of each prompt.
 GREEDY = SamplingSettings()
+
+
+def cut_at_stop(text: str, stop: tuple[str, ...]) -> tuple[str, bool]:
+    """``text`` up to the first of the ``stop`` strings in it, and whether there was one.
+
+    >>> cut_at_stop("#### 7\\nQuestion: what", ("\\nQuestion:",))
+    ('#### 7', True)
+    """
+    ends = [text.index(string) for string in stop if string in text]
+    return (text[: min(ends)], True) if ends else (text, False)

@@ -156,10 +156,11 @@ def find_role(session: "Session", recipe: Recipe) -> tuple[str, str]:
     return role, ""
 
 
-def find_quota(session: "Session", recipe: Recipe) -> Fact:
-    """Return how many of the recipe's instances may train in this account at the same time."""
+def find_quota(session: "Session", recipe: Recipe, usage: str = "training job") -> Fact:
+    """Return how many of the recipe's instances this account may use at a time; `usage`: training job or endpoint."""
     job, client = recipe.sagemaker, session.boto_session.client("service-quotas")
-    quota_name = f"{job.instance_type} for {'spot ' * job.spot}training job usage"
+    spot = "spot " * (job.spot and usage == "training job")
+    quota_name = f"{job.instance_type} for {spot}{usage} usage"
     try:  # a quota that was never changed is in the second list only
         for operation in ("list_service_quotas", "list_aws_default_service_quotas"):
             for page in client.get_paginator(operation).paginate(ServiceCode="sagemaker"):
@@ -171,8 +172,8 @@ def find_quota(session: "Session", recipe: Recipe) -> Fact:
     return Fact(None, f"Service Quotas does not list {quota_name}")
 
 
-def find_price(session: "Session", recipe: Recipe) -> Fact:
-    """Return the price of one of the recipe's instances in US dollars an hour."""
+def find_price(session: "Session", recipe: Recipe, usage: str = "Train") -> Fact:
+    """Return the price of one of the recipe's instances in US dollars an hour; `usage` is Train or Host."""
     job = recipe.sagemaker
     fields = {"instanceName": job.instance_type, "regionCode": session.boto_region_name}
     filters = [{"Type": "TERM_MATCH", "Field": key, "Value": value} for key, value in fields.items()]
@@ -181,7 +182,7 @@ def find_price(session: "Session", recipe: Recipe) -> Fact:
         client = session.boto_session.client("pricing", region_name="us-east-1")  # it answers for all regions
         pages = client.get_paginator("get_products").paginate(ServiceCode="AmazonSageMaker", Filters=filters)
         for product in (json.loads(text) for page in pages for text in page["PriceList"]):
-            if product["product"]["attributes"]["usagetype"].endswith(f"Train:{job.instance_type}"):
+            if product["product"]["attributes"]["usagetype"].endswith(f"{usage}:{job.instance_type}"):
                 (term,) = product["terms"]["OnDemand"].values()
                 (price,) = term["priceDimensions"].values()
                 return Fact(float(price["pricePerUnit"]["USD"]), "AWS Pricing API, on demand")

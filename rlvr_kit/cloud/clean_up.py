@@ -30,7 +30,8 @@ class Leftover(NamedTuple):
 def clean_up(delete: Collection[str] = (), bucket: str | None = None) -> list[dict[str, Any]]:
     """List what the kit's jobs left in the account; stop or delete only the items whose "id" is in `delete`.
 
-    An item is {"id", "what", "bytes", "deleted"}: running jobs, endpoints, log streams, folders in S3.
+    An item is {"id", "what", "bytes", "deleted"}: running jobs, endpoints with their configurations
+    and models, log streams, folders in S3.
     `bucket`: the recipe's sagemaker.bucket, where that is not the session's default one.
 
     Raises:
@@ -65,6 +66,7 @@ def _jobs_endpoints_and_logs(session: Any) -> Iterator[Leftover]:
         if _is_ours(sagemaker, name, endpoint["EndpointArn"]):
             delete = partial(sagemaker.delete_endpoint, EndpointName=name)
             yield Leftover(f"endpoint/{name}", "an endpoint, which costs money", 0, delete)
+    yield from _configs_and_models(sagemaker)
     ours: dict[str, bool] = {}  # by job: one job may have many log streams, one for each of its machines
     streams = {"logGroupName": LOG_GROUP, "logStreamNamePrefix": PREFIX}
     for stream in _items(logs, "describe_log_streams", "logStreams", **streams):
@@ -76,6 +78,24 @@ def _jobs_endpoints_and_logs(session: Any) -> Iterator[Leftover]:
             delete = partial(logs.delete_log_stream, **place)
             size = stream.get("storedBytes", 0)
             yield Leftover(f"log-stream/{stream['logStreamName']}", "the log of a machine", size, delete)
+
+
+def _configs_and_models(sagemaker: Any) -> Iterator[Leftover]:
+    """What an endpoint is made of; it costs nothing."""
+    for config in _items(sagemaker, "list_endpoint_configs", "EndpointConfigs", NameContains=PREFIX):
+        name = config["EndpointConfigName"]
+        if _is_ours(sagemaker, name, config["EndpointConfigArn"]):
+            delete = partial(sagemaker.delete_endpoint_config, EndpointConfigName=name)
+            yield Leftover(f"endpoint-config/{name}", "the configuration of an endpoint", 0, delete)
+    for model in _items(sagemaker, "list_models", "Models", NameContains=PREFIX):
+        name = model["ModelName"]
+        if _is_ours(sagemaker, name, model["ModelArn"]):
+            yield Leftover(
+                f"model/{name}",
+                "the model of an endpoint",
+                0,
+                partial(sagemaker.delete_model, ModelName=name),
+            )
 
 
 def _folders(session: Any) -> Iterator[Leftover]:

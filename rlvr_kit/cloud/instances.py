@@ -4,7 +4,7 @@ import math
 
 from rlvr_kit.errors import UserError
 from rlvr_kit.recipe import Recipe
-from rlvr_kit.training.plan import PlanRefusal, plan
+from rlvr_kit.training.plan import MemoryRefusal, PlanRefusal, plan
 
 #: GiB of one GPU that a program can use, by instance family: what the maker states, less what the driver keeps.
 GPU_MEMORY = {
@@ -49,7 +49,7 @@ def check_training(recipe: Recipe) -> tuple[str, str]:
     where = f"{processes} x {memory:g} GiB of GPU memory" if count else "a CPU; its memory is not checked"
     try:
         planned = plan(recipe, memory if count else math.inf, devices=processes)
-    except PlanRefusal as error:
+    except (PlanRefusal, MemoryRefusal) as error:
         return str(error), f"refused, for {where}"
     except UserError as error:  # the job can fetch what is not on this machine
         return "", f"batch sizes fit {where}; the rest is not checked here: {error}"

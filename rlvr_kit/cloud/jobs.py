@@ -157,6 +157,10 @@ def fetch(job: "TrainingJob", out: str | Path) -> Run:
             S3Downloader.download(uri, str(run), sagemaker_session=session)
         if not (run / "log.jsonl").exists():
             raise AWSError(f"job {job.training_job_name} left nothing at {uri}, or it was deleted")
+        if job.training_job_status != "Failed":  # where `deploy` finds the model, without another upload
+            (run / "job.json").write_text(
+                json.dumps({"name": job.training_job_name, "model_artifacts": packed})
+            )
         if target.exists():
             target.rmdir()
         shutil.move(run, target)

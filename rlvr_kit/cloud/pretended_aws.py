@@ -17,6 +17,7 @@ from typing import Any
 
 from rlvr_kit.cloud.account import REHEARSAL_ACCOUNT
 from rlvr_kit.cloud.job_log import LOG_GROUP
+from rlvr_kit.cloud.pretended_endpoints import PretendedEndpoints
 
 ROLE = f"arn:aws:iam::{REHEARSAL_ACCOUNT}:role/rehearsal"
 TRUST_POLICY = {
@@ -41,6 +42,7 @@ class PretendedAWS:
         service = boto3.Session(region_name=region)  # for what SageMaker itself calls, not the user
         self.logs, self.metrics = service.client("logs"), service.client("cloudwatch")
         self.s3 = {"sagemaker_session": Session(service, sagemaker_config={"SchemaVersion": "1.0"})}
+        self.endpoints = PretendedEndpoints(region, self.s3)
 
     def user_session(self, quota: float, price: float | None) -> Any:
         """Return the user's boto3 session, signed in as a role as in Studio."""
@@ -51,9 +53,11 @@ class PretendedAWS:
         session = boto3.Session(*credentials, region_name=self.region)
         types = session.client("sagemaker").meta.service_model.shape_for("TrainingInstanceType").enum
         names = [f"{name} for {spot}training job usage" for name in types for spot in ("", "spot ")]
+        names += [f"{name} for endpoint usage" for name in types]
         quotas = [{"QuotaName": name, "Value": quota} for name in names]
         terms = {"OnDemand": {"term": {"priceDimensions": {"rate": {"pricePerUnit": {"USD": price}}}}}}
-        products = [{"attributes": {"usagetype": f"Train:{name}"}} for name in types]
+        usages = [f"{use}:{name}" for use in ("Train", "Host") for name in types]
+        products = [{"attributes": {"usagetype": usage}} for usage in usages]
         prices = [json.dumps({"product": product, "terms": terms}) for product in products]
         role = {"Arn": ROLE, "AssumeRolePolicyDocument": json.dumps(TRUST_POLICY)}
         answers = {  # AWS calls that moto does not implement, or answers with something of its own
@@ -71,6 +75,7 @@ class PretendedAWS:
         session.events.register("before-parameter-build.sagemaker.StopTrainingJob", self._stop)
         session.events.register("before-parameter-build.sagemaker.CreateTrainingJob", self._keep_request)
         session.events.register("after-call.sagemaker.CreateTrainingJob", self._start)
+        self.endpoints.register(session)
         return session
 
     def _keep_request(self, params: dict[str, Any], **_: Any) -> None:
@@ -100,7 +105,8 @@ class PretendedAWS:
             self.processes[name].terminate()  # SIGTERM goes to the container's first process only
 
     def close(self) -> None:
-        """End the jobs that still run."""
+        """End the jobs and the endpoints that still run."""
+        self.endpoints.close()
         while any(thread.is_alive() for thread in self.threads):
             for process in self.processes.values():
                 if process.poll() is None:

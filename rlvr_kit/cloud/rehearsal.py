@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from rlvr_kit.cloud.account import environment
 from rlvr_kit.cloud.job_log import LOG_GROUP
@@ -59,6 +60,7 @@ def rehearsal(
     try:
         import boto3
         from moto import mock_aws
+        from moto.sagemaker.models import FakeEndpointConfig
         from sagemaker.core.utils.utils import SageMakerClient
     except ImportError as error:
         raise MachineError(
@@ -66,7 +68,9 @@ def rehearsal(
         ) from error
 
     values = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
-    with environment(values | {"AWS_DEFAULT_REGION": region}), mock_aws():
+    # moto's list of the instance types for endpoints ends with those of 2020: without this it refuses ml.g5 and later.
+    any_type = mock.patch.object(FakeEndpointConfig, "validate_instance_type", lambda *_: None)
+    with environment(values | {"AWS_DEFAULT_REGION": region}), mock_aws(), any_type:
         aws = PretendedAWS(region, partial(_run_job, Interruption(interrupt_at)) if run_jobs else None)
         SageMakerClient.reset()  # the SDK keeps clients: no real one may serve here, and none of these afterwards
         try:

@@ -28,9 +28,11 @@ def refuse_leaks(problems: "Dataset", seen: Iterable[str]) -> None:
 def refuse_too_long(model: Any, tokenizer: Any, rows: list[dict[str, Any]], new_tokens: int) -> None:
     """Raise UserError when a row's prompt and its completion exceed the context that the model was made for."""
     context = getattr(getattr(model, "config", None), "max_position_embeddings", None)
-    ids = tokenizer([row["prompt"] for row in rows], add_special_tokens=False)["input_ids"] if rows else []
-    longest, row = max(zip(map(len, ids), rows, strict=True), key=lambda pair: pair[0], default=(0, {}))
-    if context and longest + new_tokens > context:
+    if not context or not rows:
+        return
+    ids = tokenizer([row["prompt"] for row in rows], add_special_tokens=False)["input_ids"]
+    longest, row = max(zip(map(len, ids), rows, strict=True), key=lambda pair: pair[0])
+    if longest + new_tokens > context:
         raise InputError(
             f"problem {row['problem']} has a prompt of {longest:,} tokens; with {new_tokens:,} new ones that is more "
             f"than the model's context of {context:,}: leave it out, or lower max_new_tokens"

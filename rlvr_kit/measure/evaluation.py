@@ -69,8 +69,7 @@ def evaluate(
 
     >>> evaluate(policy, tokenizer, problems, Template(), label="base").summary["strict"]  # doctest: +SKIP
     """
-    from rlvr_kit.engine.sampling import generate  # here, because it loads torch
-
+    generate = options.get("generate") or _local_generate()
     if not len(problems):
         raise InputError("there is no problem to evaluate on")
     refuse_leaks(problems, [exemplar.question for exemplar in template.exemplars])
@@ -104,7 +103,7 @@ def evaluate(
 
         if todo:
             prompts = [row["prompt"] for row in todo]
-            options.get("generate", generate)(model, tokenizer, prompts, sampling, on_batch=judge)
+            generate(model, tokenizer, prompts, sampling, on_batch=judge)
     told = {"label": label, "model": model.name_or_path, "shots": len(template.exemplars)} | options.get(
         "about", {}
     )
@@ -195,10 +194,18 @@ def summarize(rows: pd.DataFrame) -> dict[str, Any]:
         shares["majority"] = float(winners.sum()) / n
     summary: dict[str, Any] = {"n": n, "samples": samples} | shares
     summary |= {f"{name}_ci": list(wilson_interval(share * n, n)) for name, share in shares.items()}
+    if "error" in rows:
+        summary["failed"] = int((rows.error != "").sum())  # requests without an answer: they count as wrong
     if passed:
         summary["pass_at_k"] = passed
         summary["pass_at_k_ci"] = {k: list(wilson_interval(share * n, n)) for k, share in passed.items()}
     return summary
+
+
+def _local_generate() -> Callable[..., Any]:
+    from rlvr_kit.engine.sampling import generate  # here, because it loads torch
+
+    return generate
 
 
 def _judged(row: dict[str, Any], completions: "list[Completion]") -> list[dict[str, Any]]:
@@ -206,6 +213,7 @@ def _judged(row: dict[str, Any], completions: "list[Completion]") -> list[dict[s
     return [
         {**row, "sample": j, "completion": said.text, "tokens": said.tokens, "truncated": said.truncated}
         | asdict(verify(said.text, row["gold"]))
+        | ({"error": said.error} if hasattr(said, "error") else {})  # why an endpoint gave no answer
         for j, said in enumerate(completions)
     ]
 
@@ -225,5 +233,5 @@ def _fingerprint(model: Any, template: Template, settings: dict[str, Any]) -> st
 
 def _rows_so_far(out: Run | None, label: str, made_by: str, problems: "Dataset") -> list[dict[str, Any]]:
     asked = dict(enumerate(problems["question"]))
-    rows = out.rows_so_far(label) if out else []
+    rows = [row for row in out.rows_so_far(label) if not row.get("error")] if out else []
     return [r for r in rows if r["made_by"] == made_by and r["question"] == asked.get(r["problem"])]

@@ -1,7 +1,8 @@
-"""The end of a run: model/ with the best step's weights, and summary.json."""
+"""The end of a run: model/ with the best step's weights, adapter/ with the LoRA part of them, and summary.json."""
 
 import json
 import shutil
+from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
@@ -15,16 +16,19 @@ from rlvr_kit.training.best import best_step, restore_best
 def save_model(recipe: Recipe, run: Run, policy: Any, tokenizer: Any) -> None:
     """Write model/: the best step's weights with LoRA merged into them, the tokenizer and the prompt template.
 
+    With LoRA, adapter/ is written as well: the trained matrices alone, a few tens of megabytes.
+
     Raises:
         UserError: it cannot be written; nothing is left of it, and the same call can be made again.
     """
     restore_best(run, policy)
-    if recipe.lora is not None and not recipe.model.load_in_4bit:
-        policy = policy.merge_and_unload()
     partial = run.path / "checkpoints" / ".model"
     shutil.rmtree(partial, ignore_errors=True)  # what a killed process left
     try:
         with quiet():
+            if recipe.lora is not None and not recipe.model.load_in_4bit:
+                _save_adapter(recipe, policy, run.path / "adapter")
+                policy = policy.merge_and_unload()
             policy.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         template = json.dumps(recipe.template().to_dict(), indent=2)
@@ -38,6 +42,14 @@ def save_model(recipe: Recipe, run: Run, policy: Any, tokenizer: Any) -> None:
         raise problem from error
     for file in run.path.glob("checkpoints/best-*.safetensors"):
         file.unlink()
+
+
+def _save_adapter(recipe: Recipe, policy: Any, folder: Path) -> None:
+    """Write the LoRA matrices. They name their base as the recipe does, not by where it lies on this machine."""
+    config = policy.peft_config["default"]
+    config.base_model_name_or_path, config.revision = recipe.model.name, recipe.model.revision
+    policy.save_pretrained(folder, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)  # peft's form of a card, not filled in
 
 
 def write_summary(recipe: Recipe, run: Run, stopped_by: str | None, peak_gib: float | None) -> None:

@@ -24,6 +24,10 @@ class PlanRefusal(InputError):
     """The recipe cannot work: the message names all that is wrong and what to change."""
 
 
+class MemoryRefusal(MachineError):
+    """The recipe needs more memory than there is."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a run will need; ``rich.print`` shows it as a table."""
@@ -89,8 +93,8 @@ def plan(
     ``devices``: how many processes train together; None: as many as torchrun or accelerate has started.
 
     Raises:
-        PlanRefusal: the run cannot work; the message names all that is wrong and what to change.
-        MachineError: it would need more memory than there is.
+        PlanRefusal: the recipe cannot work; the message names all that is wrong and what to change.
+        MemoryRefusal: it would need more memory than there is.
         UserError: the data or the model is not on this machine and cannot be fetched.
 
     Example:
@@ -129,7 +133,7 @@ def plan(
         "evaluation.max_new_tokens": tokens["evaluated"] + recipe.max_new_tokens > tokens["context"],
     })  # fmt: skip
     if memory["at once"] > available:
-        raise MachineError(
+        raise MemoryRefusal(
             f"recipe {recipe.name} cannot work: it needs up to {memory['at once']:.1f} GiB ({parts}) and there are "
             f"{available:.1f} ({machine}): lower grpo.per_device_train_batch_size (and raise "
             "grpo.gradient_accumulation_steps), grpo.max_completion_length or evaluation.batch_size, or train with lora"

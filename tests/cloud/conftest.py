@@ -13,6 +13,36 @@ from rlvr_kit.cloud.jobs import plan_job, submit
 from rlvr_kit.cloud.rehearsal import rehearsal
 from rlvr_kit.recipe import load_recipe
 
+#: The IAM action of a call where it is not `service:Call`.
+ACTIONS = {
+    "s3:HeadBucket": "s3:ListBucket",
+    "s3:ListObjects": "s3:ListBucket",
+    "s3:ListObjectsV2": "s3:ListBucket",
+    "s3:ListBuckets": "s3:ListAllMyBuckets",
+    "s3:HeadObject": "s3:GetObject",
+    "s3:DeleteObjects": "s3:DeleteObject",
+    "monitoring:PutMetricData": "cloudwatch:PutMetricData",
+}
+
+
+def _record(calls):
+    """Note every call that the user's session makes, as an IAM action."""
+    names = {"service-quotas": "servicequotas", "api.pricing": "pricing", "api.sagemaker": "sagemaker"}
+    names["runtime.sagemaker"] = "sagemaker"
+
+    def note(model, **_):
+        metadata = model.service_model.metadata
+        service = names.get(metadata["endpointPrefix"], metadata["endpointPrefix"])
+        calls.add(ACTIONS.get(call := f"{service}:{model.name}", call))
+
+    boto3.DEFAULT_SESSION.events.register("before-parameter-build", note)
+
+
+@pytest.fixture(scope="session")
+def record():
+    """A function that notes in a set every call that the user's session makes, as an IAM action."""
+    return _record
+
 
 @pytest.fixture(scope="module")
 def quick():
