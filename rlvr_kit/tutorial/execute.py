@@ -23,6 +23,7 @@ from tqdm import tqdm
 from traitlets.config import Config
 
 from rlvr_kit.errors import InputError, Interrupted
+from rlvr_kit.machine import watched_memory
 from rlvr_kit.measure.evaluation import compare
 from rlvr_kit.measure.plots import save, training_curves
 from rlvr_kit.measure.wording import NEXT_STEPS, TITLES, outcome
@@ -54,8 +55,13 @@ def run_notebooks(recipe: str, out: str | Path, seed: int = 0, notebooks: list[P
     parameters = {"RECIPE": recipe, "RUN_DIR": str(out), "SEED": seed}
     todo = sorted((PROJECT / "notebooks").glob("*.ipynb")) if notebooks is None else notebooks
     copies = [out / "notebooks" / notebook.name for notebook in todo]
+    costs = []
     for i, (notebook, copy) in enumerate(zip(todo, copies, strict=True), 1):
-        _execute(notebook, copy, parameters, f"{i}/{len(todo)} {notebook.stem}")
+        started = time.perf_counter()
+        with watched_memory() as memory:  # of this process and of the notebook's kernel together
+            _execute(notebook, copy, parameters, f"{i}/{len(todo)} {notebook.stem}")
+        minutes = round((time.perf_counter() - started) / 60, 2)
+        costs.append({"name": notebook.stem, "minutes": minutes, "peak_memory_gib": round(memory["peak"], 2)})
     run = Run(out)
     measured = run.summary() if (out / "summary.json").exists() else {}  # what training left
     (base_rows, base), (tuned_rows, tuned) = run.evaluation("base"), run.evaluation("tuned")
@@ -65,7 +71,9 @@ def run_notebooks(recipe: str, out: str | Path, seed: int = 0, notebooks: list[P
         "model": settings.model.name,
         "data": settings.data.source,
         "minutes": round((time.perf_counter() - began) / 60, 1),
-        "peak_memory_gib": measured.get("peak_memory_gib"),
+        "peak_memory_gib": max(cost["peak_memory_gib"] for cost in costs),
+        "notebooks": costs,
+        "best_step": measured.get("best_step"),
         "base": {figure: base[figure] for figure in HEADLINE},
         "tuned": {figure: tuned[figure] for figure in HEADLINE},
         "mcnemar_p": comparison.p,

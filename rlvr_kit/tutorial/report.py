@@ -82,9 +82,15 @@ def _table(headline: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _costs(headline: dict[str, Any]) -> str:
-    memory = headline["peak_memory_gib"]
-    peak = "not measured" if memory is None else f"{memory:.1f} GiB"
-    return f"All notebooks: {headline['minutes']} minutes. Training's peak memory: {peak}."
+    largest = max(headline["notebooks"], key=lambda cost: cost["peak_memory_gib"])
+    text = f"All notebooks: {headline['minutes']} minutes. Most memory, over all processes: "
+    text += f"{largest['peak_memory_gib']:.1f} GiB, in {largest['name']}."
+    best = headline["best_step"]
+    return (
+        text
+        if best is None
+        else f"{text} The tuned model is that of training step {best}, the best on held-out problems."
+    )
 
 
 def _section(copy: Path) -> dict[str, Any]:

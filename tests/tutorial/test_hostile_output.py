@@ -97,7 +97,14 @@ def test_nothing_in_the_report_runs_even_where_a_notebook_forgot_to_escape(tmp_p
     cells = [new_markdown_cell("# Hostile"), new_code_cell("show()", outputs=outputs)]
     nbformat.write(new_notebook(cells=cells), tmp_path / "hostile.ipynb")
     shares = {"n": 9, "strict": 0, "lenient": 0, "format": 0, "truncated": 0}
-    figures = {"minutes": 1, "peak_memory_gib": None, "mcnemar_p": 1, "base": shares, "tuned": shares}
+    figures = {
+        "minutes": 1,
+        "notebooks": [{"name": "x", "peak_memory_gib": 1}],
+        "best_step": None,
+        "mcnemar_p": 1,
+        "base": shares,
+        "tuned": shares,
+    }
     text = build_report(
         [tmp_path / "hostile.ipynb"], figures | {"model": "<b>", "data": "<script>"}, "<script>"
     )
