@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test bench check check-learning lab kernel lambda clean
+.PHONY: help setup run test bench check-learning check lab kernel lambda clean
 
 RECIPE ?= cpu
 OUT ?= runs/$(shell date +%Y%m%d-%H%M%S)
@@ -17,7 +17,7 @@ TORCH ?= $(shell sed -n 's/^tested = \["\(.*\)"\]/\1/p' pyproject.toml)$(CPU)
 CPU_INDEX := $(if $(CPU),--extra-index-url https://download.pytorch.org/whl/cpu --timeout 15 --retries 1)
 
 help:  ## list these commands
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-15s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
 
 setup: .venv/installed  ## make .venv and install everything into it, once
 
