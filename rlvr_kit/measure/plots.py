@@ -39,12 +39,9 @@ TITLES = {
     "equal_groups": ("Groups whose rewards are all equal", "% of groups"),
 }
 CURVES = {
-    "reward": ["reward"],
-    "heldout": ["heldout/strict", "heldout/lenient", "heldout/format"],
-    "length": ["length", "truncated"],
-    "policy": ["entropy", "kl", "clipped"],
-    "signal": ["equal_groups"],
-}
+    "reward": ["reward"], "heldout": ["heldout/strict", "heldout/lenient", "heldout/format"],
+    "length": ["length", "truncated"], "policy": ["entropy", "kl", "clipped"], "signal": ["equal_groups"],
+}  # fmt: skip
 AXES = {"step": ("step", 1), "seconds": ("minutes", 60), "completions": ("completions sampled", 1)}
 
 #: Strict accuracy, per cent of 100 GSM8K problems, by exemplars, as published (AWS walkthrough, May 2026).

@@ -124,29 +124,15 @@ def plan(
     )
     available, machine = (gpu_memory, "a GPU of that size") if gpu_memory else training_memory()
     parts = ", ".join(f"{part} {gib:.1f}" for part, gib in memory.items() if part != "at once")
-    _refuse(recipe, {
-        "a prompt of {longest} tokens and a completion of {completion} exceed the model's context of "
-        "{context}: lower prompt.shots or grpo.max_completion_length".format(**tokens):
-            tokens["longest"] + tokens["completion"] > tokens["context"],
-        f"a test or held-out prompt of {tokens['evaluated']:,} tokens and a completion of {recipe.max_new_tokens:,} "
-        f"exceed the model's context of {tokens['context']:,}: leave that question out, or lower "
-        "evaluation.max_new_tokens": tokens["evaluated"] + recipe.max_new_tokens > tokens["context"],
-    })  # fmt: skip
+    _refuse_long_prompts(recipe, tokens)
     if memory["at once"] > available:
         raise MemoryRefusal(
             f"recipe {recipe.name} cannot work: it needs up to {memory['at once']:.1f} GiB ({parts}) and there are "
             f"{available:.1f} ({machine}): lower grpo.per_device_train_batch_size (and raise "
             "grpo.gradient_accumulation_steps), grpo.max_completion_length or evaluation.batch_size, or train with lora"
         )
-    steps = int(given["max_steps"])
-    if steps < 0:
-        batches = problems * group // sampled * int(given["num_iterations"])
-        steps = int(given["num_train_epochs"] * batches * sampled // completions)
-    minutes = None
-    if seconds:
-        measured = (steps // recipe.evaluation.every_steps + 1) * recipe.evaluation.heldout / completions
-        sampled_steps = steps / given["num_iterations"]  # completions are learned from so many times
-        minutes = (steps * seconds["learning"] + (sampled_steps + measured) * seconds["sampling"]) / 60
+    steps = _steps(given, problems * group, sampled, completions)
+    minutes = _minutes(recipe, seconds, steps, completions) if seconds else None
     return Plan(
         recipe.name, completions // group, group, completions, rows, steps, steps * completions, tokens,
         parameters, memory, available, machine, seconds, minutes, remark,
@@ -163,6 +149,35 @@ def _checked_values(recipe: Recipe) -> dict[str, Any]:
             raise PlanRefusal(f"recipe {recipe.name}: grpo.{key} is {given[key]!r}, not a number")
     checked_grpo(recipe)
     return given
+
+
+def _steps(given: dict[str, Any], available: int, sampled: int, completions: int) -> int:
+    """Optimizer steps of the run: as many as it says, or else those of its epochs."""
+    if given["max_steps"] >= 0:
+        return int(given["max_steps"])
+    batches = available // sampled * int(given["num_iterations"])
+    return int(given["num_train_epochs"] * batches * sampled // completions)
+
+
+def _minutes(recipe: Recipe, seconds: dict[str, float], steps: int, completions: int) -> float:
+    """Minutes of the run, its held-out measurements included, from the seconds of one step."""
+    measured = (steps // recipe.evaluation.every_steps + 1) * recipe.evaluation.heldout / completions
+    sampled_steps = (
+        steps / (DEFAULTS | recipe.grpo)["num_iterations"]
+    )  # completions are learned from so many times
+    return (steps * seconds["learning"] + (sampled_steps + measured) * seconds["sampling"]) / 60
+
+
+def _refuse_long_prompts(recipe: Recipe, tokens: dict[str, int]) -> None:
+    """Raise PlanRefusal when a prompt and its completion do not fit into the model's context."""
+    _refuse(recipe, {
+        "a prompt of {longest} tokens and a completion of {completion} exceed the model's context of "
+        "{context}: lower prompt.shots or grpo.max_completion_length".format(**tokens):
+            tokens["longest"] + tokens["completion"] > tokens["context"],
+        f"a test or held-out prompt of {tokens['evaluated']:,} tokens and a completion of {recipe.max_new_tokens:,} "
+        f"exceed the model's context of {tokens['context']:,}: leave that question out, or lower "
+        "evaluation.max_new_tokens": tokens["evaluated"] + recipe.max_new_tokens > tokens["context"],
+    })  # fmt: skip
 
 
 def _refuse_batches(recipe: Recipe, given: dict[str, Any], sampled: int) -> None:

@@ -55,7 +55,7 @@ def run_notebooks(recipe: str, out: str | Path, seed: int = 0, notebooks: list[P
     parameters = {"RECIPE": recipe, "RUN_DIR": str(out), "SEED": seed}
     todo = sorted((PROJECT / "notebooks").glob("*.ipynb")) if notebooks is None else notebooks
     copies = [out / "notebooks" / notebook.name for notebook in todo]
-    costs = []
+    costs: list[dict[str, Any]] = []
     for i, (notebook, copy) in enumerate(zip(todo, copies, strict=True), 1):
         started = time.perf_counter()
         with watched_memory() as memory:  # of this process and of the notebook's kernel together
