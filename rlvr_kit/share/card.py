@@ -39,9 +39,11 @@ base = AutoModelForCausalLM.from_pretrained("{base}", dtype="float32")
 model = PeftModel.from_pretrained(base, folder)""",
     "kit": """\
 import json
+import os
 from transformers import GenerationConfig
 from rlvr_kit import load_policy, load_tokenizer
-tokenizer, model = load_tokenizer(folder), load_policy(folder)""",
+here = os.path.abspath(folder)  # the kit reads relative paths from its project folder
+tokenizer, model = load_tokenizer(here), load_policy(here)""",
 }
 
 

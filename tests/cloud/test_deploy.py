@@ -55,6 +55,13 @@ def left():
     return [item["id"] for item in clean_up(bucket="sagemaker-mine")]
 
 
+def all_gone():
+    try:
+        return left() == []
+    except AttributeError:  # moto looks up the tags of what another thread deletes at this moment
+        return False
+
+
 def test_the_whole_life_of_an_endpoint_here(run, record, tmp_path):
     calls = set()
     with rehearsal() as aws:
@@ -176,10 +183,10 @@ def test_it_is_deleted_after_ctrl_c_a_polite_kill_and_an_error(run, no_server, h
 
 def test_it_is_deleted_when_its_minutes_are_over(run, no_server):
     with rehearsal():
-        plan, lines = plan_endpoint(run, minutes=0.02), []
+        plan, lines = plan_endpoint(run, minutes=0.1), []
         with deployed(plan, lines.append) as name:
-            deadline = time.monotonic() + 10
-            while left() and time.monotonic() < deadline:
+            deadline = time.monotonic() + 30
+            while not all_gone() and time.monotonic() < deadline:
                 time.sleep(0.1)
             assert left() == []
             with pytest.raises(UserError, match="AWS: .*[nN]ot .*find|Could not find"):
