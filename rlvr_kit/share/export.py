@@ -85,6 +85,8 @@ def export(
             if licence in LICENCES:
                 shutil.copy(LICENCES[licence], draft / "LICENSE")
             model_card(run, kind, licence).save(draft / "README.md")
+            for file in draft.iterdir():
+                file.chmod(0o644)  # safetensors writes for the owner alone, and a server may be somebody else
             if target.exists():
                 target.rmdir()
             draft.rename(target)

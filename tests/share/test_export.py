@@ -66,6 +66,15 @@ def test_the_settings_hold_no_surprise(run, folders):
     assert json.loads((folders["merged"] / "config.json").read_text())["use_cache"] is True
 
 
+def test_others_may_read_it(folders):
+    assert not [
+        file
+        for folder in folders.values()
+        for file in folder.iterdir()
+        if file.stat().st_mode & 0o044 != 0o044
+    ]
+
+
 def test_nothing_names_this_machine(run, folders):
     for folder in folders.values():
         for file in folder.rglob("*"):
