@@ -41,7 +41,7 @@ setup: .venv/installed  ## make .venv and install everything into it, once
 run: setup  ## the whole tutorial with a real model on this machine, and a report [RECIPE=cpu OUT=runs/... SEED=0]
 	$(PY) -m rlvr_kit notebooks --recipe $(RECIPE) --out $(OUT) --seed $(SEED)
 
-test: setup  ## every test, and every notebook executed with a tiny model: under 10 minutes on two cores
+test: setup  ## every test, and every notebook executed with a tiny model
 	$(PY) -m pytest -n 2 --dist worksteal
 
 bench: setup  ## the kit against stock TRL and plain generation, on this machine: about 20 minutes on two cores
