@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test bench check lab kernel lambda clean
+.PHONY: help setup run test bench check-learning check lab kernel lambda clean
 
 RECIPE ?= cpu
 OUT ?= runs/$(shell date +%Y%m%d-%H%M%S)
@@ -17,7 +17,7 @@ TORCH ?= $(shell sed -n 's/^tested = \["\(.*\)"\]/\1/p' pyproject.toml)$(CPU)
 CPU_INDEX := $(if $(CPU),--extra-index-url https://download.pytorch.org/whl/cpu --timeout 15 --retries 1)
 
 help:  ## list these commands
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-15s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
 
 setup: .venv/installed  ## make .venv and install everything into it, once
 
@@ -41,11 +41,14 @@ setup: .venv/installed  ## make .venv and install everything into it, once
 run: setup  ## the whole tutorial with a real model on this machine, and a report [RECIPE=cpu OUT=runs/... SEED=0]
 	$(PY) -m rlvr_kit notebooks --recipe $(RECIPE) --out $(OUT) --seed $(SEED)
 
-test: setup  ## every test, and every notebook executed with a tiny model: under 10 minutes on two cores
+test: setup  ## every test, and every notebook executed with a tiny model
 	$(PY) -m pytest -n 2 --dist worksteal
 
 bench: setup  ## the kit against stock TRL and plain generation, on this machine: about 20 minutes on two cores
 	$(PY) tests/bench.py
+
+check-learning: setup  ## train the default recipe with one seed; fails unless the gain is significant [SEED=0]
+	$(PY) tests/check_learning.py $(SEED)
 
 check: setup  ## the quick loop: lint, format, types, and that the notebooks are clean and small
 	$(PY) -m ruff check .

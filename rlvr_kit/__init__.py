@@ -5,13 +5,16 @@ The rooms, in the order in which data flows. A room imports only from those abov
     errors, paths, machine   what can go wrong, where files lie, what this computer has
     models, bundled_model    tokenizer and policy
     tasks/                   what is asked and how an answer is judged: one file a task, prompts, verifier
+    sampling_settings        how completions are sampled: temperature, limit, stop strings, ...
     recipe, run_folder       the YAML file that describes a run, and the folder that a run leaves
-    engine/                  one GRPO step, fast and exact: prompt_tree, decoding, sampling, token_logps, grpo_trainer
-    measure/                 evaluation, statistics, plots, live_chart
+    engine/                  one GRPO step, fast and exact: prompt_tree, decoding, adapters, sampling, token_logps,
+                             grpo_trainer, fallback
+    measure/                 evaluation, checks, statistics, seeds, signs, wording, plots, diagrams, tables, live_chart
     rewards/                 the verdict as TRL reward functions, as the command `score`, as an AWS Lambda
-    training/                plan, step_cost, train, callbacks, guards
-    audit                    can a task be learned, and can its reward be cheated?
-    cloud/                   SageMaker: account, job_plan, jobs, container, rehearsal
+    training/                audit (of a task), plan, step_cost, train, best, finish, callbacks, guards, sweep
+    share/                   export with a card, try it, serve it on this machine, put it on the Hub
+    cloud/                   SageMaker: account, job_plan, job_request, jobs, clean_up, container, rehearsal,
+                             endpoint_plan, endpoint
     tutorial/                executing the notebooks, the report
 
 What notebooks and scripts need is exported here. Nothing is imported before it is asked for, so that
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from rlvr_kit.paths import project_path
     from rlvr_kit.recipe import Recipe, load_recipe
     from rlvr_kit.run_folder import Run
+    from rlvr_kit.sampling_settings import SamplingSettings
     from rlvr_kit.tasks.task import Task, load_task
     from rlvr_kit.tasks.verifier import Verdict, verify
     from rlvr_kit.training.audit import audit, new_task
@@ -43,16 +47,17 @@ if TYPE_CHECKING:
 _HOME = {
     "audit": "training.audit",
     "new_task": "training.audit",
+    "Task": "tasks.task",
+    "load_task": "tasks.task",
     "load_policy": "models",
     "load_tokenizer": "models",
     "project_path": "paths",
-    "Task": "tasks.task",
-    "load_task": "tasks.task",
     "Verdict": "tasks.verifier",
     "verify": "tasks.verifier",
     "Recipe": "recipe",
     "load_recipe": "recipe",
     "Run": "run_folder",
+    "SamplingSettings": "sampling_settings",
     "generate": "engine.sampling",
     "evaluate": "measure.evaluation",
     "evaluate_recipe": "measure.evaluation",
@@ -65,8 +70,8 @@ _HOME = {
 }
 
 __all__ = [
-    "AWSError", "InputError", "LiveChart", "MachineError", "Recipe", "Run", "Task", "UserError", "Verdict",
-    "audit", "compare", "evaluate", "evaluate_recipe", "generate", "load_policy", "load_recipe", "load_task",
+    "AWSError", "InputError", "LiveChart", "MachineError", "Recipe", "Run", "SamplingSettings", "Task", "UserError",
+    "Verdict", "audit", "compare", "evaluate", "evaluate_recipe", "generate", "load_policy", "load_recipe", "load_task",
     "load_tokenizer", "new_task", "plan", "project_path", "step_table", "train", "verify", "wilson_interval",
 ]  # fmt: skip
 

@@ -1,29 +1,28 @@
-"""``python -m rlvr_kit doctor | score | plan | train | evaluate | audit | new-task | submit | notebooks``."""
+"""``python -m rlvr_kit doctor | score | plan | train | evaluate | audit | new-task | export | push | submit | …``."""
 
 import json
 import sys
 import time
 import warnings
-from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
+from rlvr_kit.cloud_commands import clean_up, deploy, submit
+from rlvr_kit.command_options import AsJson, Out, Overrides, RecipeName, folder
 from rlvr_kit.errors import UserError
 from rlvr_kit.machine import IS_MAIN_PROCESS
+from rlvr_kit.share_commands import export, push
+from rlvr_kit.task_commands import audit, new_task
 
 app = typer.Typer(
     help="Reinforcement learning with verifiable rewards: score, plan, train, measure.",
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
 )  # fmt: skip
-RecipeName = Annotated[
-    str, typer.Option("--recipe", "-r", help="A recipe's name (cpu, gpu, …) or its .yaml file.")
-]
-Overrides = Annotated[list[str], typer.Option("--set", help="Override, e.g. --set grpo.learning_rate=1e-5.")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="The run folder.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 @app.command()
@@ -32,7 +31,7 @@ def doctor() -> None:
     from rlvr_kit.doctor import check_machine
 
     for item, value, verdict in check_machine():
-        Console().print(f"[bold]{item}[/]: {value}. {verdict}", highlight=False)
+        Console().print(f"[bold]{item}[/]: {escape(f'{value}. {verdict}')}", highlight=False)
 
 
 @app.command()
@@ -86,7 +85,8 @@ def train(out: Out, recipe: RecipeName = "cpu", overrides: Overrides = []) -> No
     from rlvr_kit.training.train import train as run_training
 
     run = run_training(settings, out)
-    Console(stderr=True, quiet=not IS_MAIN_PROCESS).print(f"trained: {run.path / 'model'}", highlight=False)
+    console = Console(stderr=True, quiet=not IS_MAIN_PROCESS, soft_wrap=True)
+    console.print(f"trained: {run.path / 'model'}", highlight=False, markup=False)
 
 
 @app.command()
@@ -94,7 +94,9 @@ def evaluate(
     model: Annotated[str, typer.Option(help="bundled, a folder (RUN/model), or a Hub id.")] = "bundled",
     task: Annotated[
         str | None,
-        typer.Option("--task", "--data", help="Another task than the recipe's (README, 'Your own task')."),
+        typer.Option(
+            "--task", "--data", help="A task's name, its .py file or a folder; else as the recipe says."
+        ),
     ] = None,
     recipe: Annotated[
         str, typer.Option("--recipe", "-r", help="Where prompt, token limit and data settings come from.")
@@ -103,100 +105,91 @@ def evaluate(
     shots: Annotated[
         int | None, typer.Option(help="Exemplars in the prompt; as the recipe says if not given.")
     ] = None,
-    n: Annotated[int, typer.Option("--n", help="Test problems.")] = 256,
+    n: Annotated[
+        int | None, typer.Option("--n", help="Test problems; as the recipe says if not given.")
+    ] = None,
     samples: Annotated[
         int, typer.Option(help="Completions a problem; more than one needs --temperature.")
     ] = 1,
     temperature: float = 0.0,
     max_new_tokens: Annotated[int | None, typer.Option(help="As the recipe says if not given.")] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(help="Ask a server, http://… (OpenAI-style) or sagemaker:NAME, for --model."),
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time to the endpoint.")] = 4,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one request to the endpoint.")] = 60.0,
+    label: Annotated[
+        str | None, typer.Option(help="Name in the run folder; base and tuned go onto its card.")
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Run folder that keeps the rows and resumes.")
+        Path | None,
+        typer.Option("--out", "-o", help="Run folder that keeps the rows and resumes.", parser=folder),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure a model on the test split: strict and lenient accuracy, with n and 95 % intervals."""
     from rlvr_kit.recipe import load_recipe
 
-    asked = [f"task={task}"] if task else []
-    settings = load_recipe(recipe, [*asked, f"evaluation.n={n}", *overrides])
-    from rlvr_kit.measure.evaluation import evaluate_recipe
+    given = {"task": task, "evaluation.n": n}
+    options = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+    settings = load_recipe(recipe, [*overrides, *options])
+    from rlvr_kit.measure.evaluation import evaluate_recipe, evaluation_label
     from rlvr_kit.run_folder import Run
 
     folder = out or Path("runs") / "evaluations"
-    asked_of = Path(settings.task).stem.replace(":", "-")
-    label = f"{Path(model).name}-{asked_of}-{settings.prompt.shots if shots is None else shots}shot"
-    result = evaluate_recipe(
-        settings, label=label, model=model, shots=shots, samples=samples, temperature=temperature,
-        max_new_tokens=max_new_tokens or settings.max_new_tokens, out=Run(folder),
-    ).summary  # fmt: skip
+    sampling = replace(
+        settings.sampling, samples=samples, temperature=temperature,
+        max_new_tokens=max_new_tokens or settings.max_new_tokens,
+    )  # fmt: skip
+    name = label or evaluation_label(settings, model, settings.template(shots), sampling)
+    if endpoint:
+        from rlvr_kit.measure.endpoint import evaluate_endpoint
+        from rlvr_kit.share_commands import endpoint_at
+
+        result = evaluate_endpoint(
+            settings, endpoint_at(endpoint, model, timeout), label=label or f"{name}-served", shots=shots,
+            sampling=sampling, out=Run(folder), concurrency=concurrency,
+        ).summary  # fmt: skip
+    else:
+        result = evaluate_recipe(
+            settings, label=name, model=model, shots=shots, sampling=sampling, out=Run(folder)
+        ).summary
     if as_json:
         print(json.dumps(result, indent=2))
         return
+    if result.get("failed"):
+        print(
+            f"{result['failed']} requests failed and count as wrong; the column `error` of the rows says why"
+        )
+    print(f"{model} on {result['n']:,} test problems of {settings.task}, {result['shots']} exemplars")
     for share in ("strict", "lenient", "format", "truncated"):
         low, high = result[f"{share}_ci"]
         print(f"{share:10}{result[share]:6.1%}  (n={result['n']}, 95 % interval {low:.1%} to {high:.1%})")
-    print(f"{result['seconds']} s; rows in {folder / 'evals' / label}.parquet")
+    print(f"{result['seconds']} s; rows in {folder / 'evals' / result['label']}.parquet")
 
 
 @app.command()
-def audit(
-    task: Annotated[str, typer.Argument(help="A task's name or its .py file.")],
-    recipe: RecipeName = "cpu",
-    overrides: Overrides = [],  # noqa: B006
-    model: Annotated[bool, typer.Option(help="Ask the recipe's model, a minute or two.")] = True,
+def sweep(
+    study: Annotated[Path, typer.Argument(help="A study file: recipe, seeds, variants.")],
+    out: Out,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time; each takes a recipe's whole memory.")] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Can a task be learned, and can its reward be cheated? Exit code 1 when its data or its verifier is wrong."""
-    from rlvr_kit.recipe import load_recipe
-    from rlvr_kit.training.audit import audit as make_audit
+    """Run every variant of a study with every seed; the same command goes on with a study that was interrupted."""
+    from rlvr_kit.measure.plots import save
+    from rlvr_kit.measure.seeds import seeds_figure, seeds_table
+    from rlvr_kit.training.sweep import load_study
+    from rlvr_kit.training.sweep import sweep as run_sweep
 
-    console = Console(stderr=True)
-    page = make_audit(load_recipe(recipe, [f"task={task}", *overrides]), model=model, progress=console.print)
-    if as_json:
-        print(json.dumps(page.to_dict(), indent=2))
-    else:
-        Console(soft_wrap=False).print(page)
-    raise typer.Exit(1 if page.wrong else 0)
-
-
-@app.command("new-task")
-def write_task(file: Annotated[str, typer.Argument(help="The Python file to write.")]) -> None:
-    """Write a commented task file that passes the audit, to be changed into your own."""
-    from rlvr_kit.training.audit import new_task
-
-    print(new_task(file))
+    result = run_sweep(load_study(study), out, jobs)
+    figure = save(seeds_figure(result), out / "figures" / "seeds")
+    print(json.dumps(result, indent=2) if as_json else seeds_table(result).to_string(index=False))
+    print(f"{out / 'sweep.json'}; the figure: {figure.with_suffix('.png')}", file=sys.stderr)
 
 
-@app.command()
-def submit(
-    recipe: RecipeName = "gpu",
-    overrides: Overrides = [],  # noqa: B006
-    instance_type: Annotated[
-        str | None, typer.Option(help="Instead of the recipe's, e.g. ml.g6.2xlarge.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and upload nothing.")] = False,
-    rehearse: Annotated[bool, typer.Option("--rehearse", help="Run it here, AWS pretended.")] = False,
-    attach: Annotated[str | None, typer.Option(help="Come back to this job instead of submitting.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where the job's run folder goes.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Run a recipe as a SageMaker training job and fetch what it made. Ctrl-C leaves the job running."""
-    from rlvr_kit.cloud import jobs as jobs
-    from rlvr_kit.cloud import rehearsal
-
-    with rehearsal.rehearsal() if rehearse else nullcontext():
-        if attach:
-            job = jobs.attach(attach)
-        else:
-            from rlvr_kit.recipe import load_recipe
-
-            planned = jobs.plan_job(load_recipe(recipe, overrides), instance_type)
-            Console().print_json(data=planned.to_dict()) if as_json else Console().print(planned)
-            if dry_run:
-                return
-            job = jobs.submit(planned)
-        run = jobs.fetch(jobs.follow(job), (out or Path("runs") / job.training_job_name).absolute())
-    Console(stderr=True).print(f"{'rehearsed' if rehearse else 'fetched'}: {run.path}", highlight=False)
+for command in (audit, new_task, export, push, submit, deploy, clean_up):
+    app.command()(command)
 
 
 @app.command()
@@ -213,9 +206,8 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        if (
-            not IS_MAIN_PROCESS
-        ):  # what stops all processes, the first one says, and the launcher then ends the others
+        # Of several processes rank 0 reports the error; the others wait for their launcher to end them.
+        if not IS_MAIN_PROCESS:
             time.sleep(5)
         Console(stderr=True, soft_wrap=True).print(
             "error:", str(error), style="red", highlight=False, markup=False

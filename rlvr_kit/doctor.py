@@ -1,4 +1,4 @@
-"""What this machine is and what of the kit it can run: ``python -m rlvr_kit doctor`` and notebook 00."""
+"""What this machine has, and what of the kit it can run: ``python -m rlvr_kit doctor`` and notebook 00."""
 
 import platform
 import shutil
@@ -14,9 +14,9 @@ CPU_RECIPE_GIB = 3.5  # the ceiling that the cpu recipe's peak memory is held to
 
 
 def check_machine() -> list[tuple[str, str, str]]:
-    """(item, what was found, what it means here) for each thing that matters; takes a few seconds.
+    """Return (item, what was found, what it means here) for each thing that matters; takes a few seconds.
 
-    Asks the Hub for a sign of life, and downloads nothing.
+    It asks whether the Hub answers, and downloads nothing.
 
     >>> [item for item, _, _ in check_machine()][:3]
     ['Python', 'processor', 'memory']

@@ -3,7 +3,8 @@
     UserError          the message says what was wrong, where, and what to do
     ├── InputError     a recipe, a file, an option or a model's name cannot be used as it was given
     ├── MachineError   this computer lacks something: memory, disk, a GPU, a network, a package
-    └── AWSError       what AWS answered, or cannot be asked
+    ├── AWSError       what AWS answered, or cannot be asked
+    └── Interrupted    someone asked to stop (Ctrl-C, SIGTERM); what was done is kept
 
 The command line shows the message as one line, without a traceback.
 """
@@ -25,3 +26,11 @@ class MachineError(UserError):
 
 class AWSError(UserError):
     """AWS refused a call, or could not be asked."""
+
+
+class Interrupted(UserError):
+    """Work was asked to stop, and did in good order; the message says what is kept and how to go on."""
+
+    def __init__(self, signal_number: int, message: str) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number

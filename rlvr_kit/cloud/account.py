@@ -1,140 +1,192 @@
-"""The AWS account: who you are in it, what you may use there and what it costs. Nothing here writes."""
+"""The AWS account: who you are in it, which role a job gets, what you may use there and what it costs.
+
+Everything here only reads from AWS. What AWS answers with an error becomes an AWSError of one line.
+"""
 
 import json
 import logging
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rlvr_kit.errors import InputError
+from rlvr_kit.errors import AWSError, InputError, MachineError
 from rlvr_kit.recipe import Recipe
 
 if TYPE_CHECKING:
     from sagemaker.core.helper.session_helper import Session
 
+#: The account that a rehearsal pretends. AWS's documentation uses this number in examples, so no customer has it.
+REHEARSAL_ACCOUNT = "123456789012"
 POLICY = "rlvr_kit/recipes/iam_policy.json"
 NO_ACCOUNT = "without an account, `submit --rehearse` runs the same job on this machine"
 NO_CREDENTIALS = (
     "no AWS credentials: sign in (aws sso login, or aws configure) or work in SageMaker Studio; " + NO_ACCOUNT
 )
+#: What to do, by a word in the error message of AWS or of botocore.
 ADVICE = {
     "AccessDenied": f"the permissions that the kit needs are in {POLICY}",
     "ExpiredToken": "sign in again (aws sso login), then repeat",
     "Throttling": "AWS asks for fewer calls: wait a minute, then repeat",
     "NoSuchBucket": "the bucket is gone: name another with sagemaker.bucket, or submit again",
     "ResourceLimitExceeded": "ask for a higher quota in Service Quotas, or choose another --instance-type",
+    "config profile": "AWS_PROFILE must name one of the profiles that `aws configure list-profiles` shows",
 }
 
 
 class Fact(NamedTuple):
-    """A number and where it comes from; None where nobody could say."""
+    """A number and where it comes from. The value is None where it could not be found out."""
 
     value: float | None
     basis: str
 
     def show(self, form: str) -> str:
+        """Return the number in the format `form`, with its source in brackets."""
         return f"{'unknown' if self.value is None else form.format(self.value)} ({self.basis})"
 
 
-def open_session(bucket: str | None = None, dry: bool = False) -> "Session":
-    """The SDK's session, without telemetry unless the user's SDK config asks for it; `dry` never writes."""
-    import boto3
-    from sagemaker.core.config import load_sagemaker_config
-    from sagemaker.core.helper.session_helper import Session
+def open_session(bucket: str | None = None, read_only: bool = False) -> "Session":
+    """Open a session of the SageMaker SDK, without telemetry unless the user's SDK config asks for it.
 
-    class DrySession(Session):
-        def default_bucket(self) -> str:  # the SDK's own would create the bucket
+    A `read_only` session creates no bucket and uploads nothing.
+
+    Raises:
+        MachineError: the SDK is not installed.
+        AWSError: there are no credentials, no region or no such profile.
+    """
+    try:
+        import boto3
+        from sagemaker.core.config import load_sagemaker_config
+        from sagemaker.core.helper.session_helper import Session
+    except ImportError as error:
+        raise MachineError(
+            f"{error.name} is not installed: install the kit with its `aws` extra (pip install 'rlvr_kit[aws]')"
+        ) from error
+
+    class ReadOnlySession(Session):
+        def default_bucket(self) -> str:  # the SDK's own method would create the bucket
             name = self._default_bucket_name_override
             return name or self.generate_default_sagemaker_bucket_name(self.boto_session)
 
         def upload_data(self, path: str, bucket: str, key_prefix: str, **options: Any) -> str:
             return f"s3://{bucket}/{key_prefix}"
 
-    logging.getLogger("sagemaker").setLevel(logging.ERROR)  # its warnings are what the plan says, but longer
-    boto = boto3.DEFAULT_SESSION or boto3.Session()
-    if not boto.region_name:
-        raise InputError(f"no AWS region: export AWS_DEFAULT_REGION=<where your quota is>; {NO_ACCOUNT}")
-    with explained():
-        if boto.get_credentials() is None:
-            raise InputError(NO_CREDENTIALS)
+    logging.getLogger("sagemaker").setLevel(
+        logging.ERROR
+    )  # the plan says what its warnings say, in fewer words
+    with explain_sdk_errors("the SageMaker SDK cannot use its own config file"), explain_aws_errors():
+        boto_session = boto3.DEFAULT_SESSION or boto3.Session()
+        if not boto_session.region_name:
+            raise AWSError(f"no AWS region: export AWS_DEFAULT_REGION=<where your quota is>; {NO_ACCOUNT}")
+        if boto_session.get_credentials() is None:
+            raise AWSError(NO_CREDENTIALS)
         config = {"SchemaVersion": "1.0"} | load_sagemaker_config()
         modules = config.setdefault("SageMaker", {}).setdefault("PythonSDK", {}).setdefault("Modules", {})
         modules.setdefault("TelemetryOptOut", True)
-        return (DrySession if dry else Session)(boto, default_bucket=bucket, sagemaker_config=config)
+        session_class = ReadOnlySession if read_only else Session
+        return session_class(boto_session, default_bucket=bucket, sagemaker_config=config)
 
 
 @contextmanager
-def explained() -> Iterator[None]:
-    """Turn what AWS and the network raise into one line that says what to do."""
+def explain_aws_errors() -> Iterator[None]:
+    """Turn an error from AWS, from botocore or from the network into an AWSError of one line with advice."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
     try:
         yield
     except NoCredentialsError as error:
-        raise InputError(NO_CREDENTIALS) from error
-    except ValueError as error:
-        raise InputError(f"the SageMaker SDK refuses the recipe's settings: {str(error).strip()}") from error
+        raise AWSError(NO_CREDENTIALS) from error
     except (ClientError, BotoCoreError, Boto3Error) as error:
-        told = " ".join(str(error).split())
-        raise InputError(
-            "; ".join([f"AWS: {told}", *(ADVICE[key] for key in ADVICE if key in told)])
-        ) from error
+        message = " ".join(str(error).split())
+        advice = [ADVICE[word] for word in ADVICE if word in message]
+        raise AWSError("; ".join([f"AWS: {message}", *advice])) from error
+
+
+@contextmanager
+def explain_sdk_errors(what: str) -> Iterator[None]:
+    """Turn a ValueError into an InputError that begins with `what`. Only calls of the SDK belong inside."""
+    try:
+        yield
+    except ValueError as error:
+        raise InputError(f"{what}: {' '.join(str(error).split())}") from error
+
+
+@contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Let the process have exactly the environment variables `values`, and afterwards those that it had before."""
+    before = dict(os.environ)
+    try:
+        _set_environment(values)
+        yield
+    finally:
+        _set_environment(before)
+
+
+def _set_environment(values: Mapping[str, str]) -> None:
+    for name in set(os.environ) - set(values):
+        del os.environ[name]
+    os.environ.update(values)
 
 
 def find_role(session: "Session", recipe: Recipe) -> tuple[str, str]:
-    """The execution role, and what is known to be wrong with it ("" for nothing)."""
+    """Return the job's execution role, and what is known to be wrong with it ("" for nothing).
+
+    Raises:
+        InputError: the recipe names no role and you are not signed in as one, or the role does not exist.
+    """
     from sagemaker.core.helper.iam_role_resolver import RoleValidationError, resolve_and_validate_role
 
-    wanted = recipe.sagemaker.role
+    name = recipe.sagemaker.role
     try:
-        role = resolve_and_validate_role(wanted, "training", session, validate_role=False)
+        role = resolve_and_validate_role(name, "training", session, validate_role=False)
     except (RoleValidationError, ValueError) as error:
-        who = f"{wanted!r} is none" if wanted else "you are not signed in as one"
+        reason = f"{name!r} does not exist" if name else "you are not signed in as one"
         raise InputError(
-            f"no role for the job ({who}): set sagemaker.role to the ARN of a role that SageMaker may assume "
+            f"no role for the job ({reason}): set sagemaker.role to the ARN of a role that SageMaker may assume "
             f"and that has the permissions in {POLICY}"
         ) from error
     try:
         resolve_and_validate_role(role, "training", session)
     except RoleValidationError as error:
-        told = [line for line in str(error).splitlines() if not line.startswith("Required")]
-        return role, " ".join(told[: told.index("")])
-    except Exception:  # advice only: the service itself has the last word when the job is created
+        lines = [line for line in str(error).splitlines() if not line.startswith("Required")]
+        return role, " ".join(lines[: lines.index("")] if "" in lines else lines)
+    except Exception:  # this check is advice only: AWS itself decides when the job is created
         pass
     return role, ""
 
 
-def find_quota(session: "Session", recipe: Recipe) -> Fact:
-    """How many of the recipe's instances may train at once."""
+def find_quota(session: "Session", recipe: Recipe, usage: str = "training job") -> Fact:
+    """Return how many of the recipe's instances this account may use at a time; `usage`: training job or endpoint."""
     job, client = recipe.sagemaker, session.boto_session.client("service-quotas")
-    wanted = f"{job.instance_type} for {'spot ' * job.spot}training job usage"
+    spot = "spot " * (job.spot and usage == "training job")
+    quota_name = f"{job.instance_type} for {spot}{usage} usage"
     try:  # a quota that was never changed is in the second list only
-        for listing in ("list_service_quotas", "list_aws_default_service_quotas"):
-            for page in client.get_paginator(listing).paginate(ServiceCode="sagemaker"):
+        for operation in ("list_service_quotas", "list_aws_default_service_quotas"):
+            for page in client.get_paginator(operation).paginate(ServiceCode="sagemaker"):
                 for quota in page["Quotas"]:
-                    if quota["QuotaName"] == wanted:
-                        return Fact(quota["Value"], f"Service Quotas, {wanted}")
-    except Exception as error:  # advice only: AWS itself refuses when the quota is used up
+                    if quota["QuotaName"] == quota_name:
+                        return Fact(quota["Value"], f"Service Quotas, {quota_name}")
+    except Exception as error:  # advice only: AWS itself refuses the job when the quota is used up
         return Fact(None, f"Service Quotas could not be asked: {type(error).__name__}")
-    return Fact(None, f"Service Quotas does not list {wanted}")
+    return Fact(None, f"Service Quotas does not list {quota_name}")
 
 
-def find_price(session: "Session", recipe: Recipe) -> Fact:
-    """US dollars an hour for one of the recipe's instances."""
+def find_price(session: "Session", recipe: Recipe, usage: str = "Train") -> Fact:
+    """Return the price of one of the recipe's instances in US dollars an hour; `usage` is Train or Host."""
     job = recipe.sagemaker
     fields = {"instanceName": job.instance_type, "regionCode": session.boto_region_name}
     filters = [{"Type": "TERM_MATCH", "Field": key, "Value": value} for key, value in fields.items()]
     reason = "the Pricing API does not list it"
     try:
-        client = session.boto_session.client("pricing", region_name="us-east-1")  # there for all regions
+        client = session.boto_session.client("pricing", region_name="us-east-1")  # it answers for all regions
         pages = client.get_paginator("get_products").paginate(ServiceCode="AmazonSageMaker", Filters=filters)
         for product in (json.loads(text) for page in pages for text in page["PriceList"]):
-            if product["product"]["attributes"]["usagetype"].endswith(f"Train:{job.instance_type}"):
+            if product["product"]["attributes"]["usagetype"].endswith(f"{usage}:{job.instance_type}"):
                 (term,) = product["terms"]["OnDemand"].values()
                 (price,) = term["priceDimensions"].values()
                 return Fact(float(price["pricePerUnit"]["USD"]), "AWS Pricing API, on demand")
-    except Exception as error:  # advice only, and most roles may not ask
+    except Exception as error:  # most roles may not ask; the recipe's own price is taken then
         reason = f"the Pricing API could not be asked: {type(error).__name__}"
-    yours = "your" if job.price_per_hour is not None else "no"
-    return Fact(job.price_per_hour, f"{reason}; {yours} sagemaker.price_per_hour")
+    source = "your" if job.price_per_hour is not None else "no"
+    return Fact(job.price_per_hour, f"{reason}; {source} sagemaker.price_per_hour")

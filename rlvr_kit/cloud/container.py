@@ -1,9 +1,9 @@
 """What runs in a SageMaker training container: `python -m rlvr_kit.cloud.container`, where the job's source is.
 
-It starts and watches the same `python -m rlvr_kit train` as a laptop does. The run folder is
-/opt/ml/checkpoints, which SageMaker copies to S3 while the job runs and puts back after a spot interruption,
-so training resumes as anywhere. In the end all of it but the checkpoints goes to /opt/ml/model, the future
-model.tar.gz.
+It starts the same `python -m rlvr_kit train` as on a laptop, and watches it. The run folder is /opt/ml/checkpoints:
+SageMaker copies it to S3 while the job runs and puts it back after a spot interruption, so training resumes as it
+does anywhere else. At the end the run, without its checkpoints, is copied to /opt/ml/model, which SageMaker packs as
+model.tar.gz. When the job fails, the reason is written to /opt/ml/output/failure, where SageMaker looks for it.
 """
 
 import ctypes
@@ -13,21 +13,23 @@ import shutil
 import signal
 import subprocess
 import sys
+import traceback
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
-from rlvr_kit.errors import InputError, UserError
+from rlvr_kit.cloud.instances import cpu_hosts_refusal
+from rlvr_kit.errors import AWSError, InputError, UserError
 from rlvr_kit.recipe import RECIPES, Recipe, load_recipe
 
 
 def checkpoint_folder(environ: Mapping[str, str]) -> Path:
-    """The folder that outlives an interruption: it is beside the model's and has no variable of its own."""
+    """Return the folder that survives an interruption; SageMaker gives it no variable, but it is beside the model's."""
     return Path(environ["SM_MODEL_DIR"]).parent / "checkpoints"
 
 
 def train_arguments(recipe: Recipe, environ: Mapping[str, str]) -> list[str]:
-    """`train` and its options; a local folder that the recipe names is the channel in which it arrived.
+    """Return `train` and its options. A local folder that the recipe names has arrived in a channel: name that.
 
     >>> train_arguments(recipe, {"SM_MODEL_DIR": "/opt/ml/model", "SM_CHANNEL_MODEL": "/opt/ml/input/data/m"})
     ['train', '--recipe', 'recipe.yaml', '--out', '/opt/ml/checkpoints', '--set', 'model.name=/opt/ml/...']
@@ -43,11 +45,16 @@ def train_arguments(recipe: Recipe, environ: Mapping[str, str]) -> list[str]:
 
 
 def launch_command(arguments: list[str], environ: Mapping[str, str], sharding: str = "ddp") -> list[str]:
-    """This host's command line: plain Python for one process, `accelerate launch` for several GPUs or hosts.
+    """Return this host's command line: plain Python for one process, `accelerate launch` for several GPUs or hosts.
 
     `sharding` names the accelerate config beside the recipes (ddp, fsdp, zero2), as on any machine with several GPUs.
+
+    Raises:
+        InputError: there are several hosts without GPUs, which would not train as one.
     """
     hosts, gpus = json.loads(environ["SM_HOSTS"]), int(environ["SM_NUM_GPUS"])
+    if len(hosts) > 1 and gpus == 0:
+        raise InputError(cpu_hosts_refusal(len(hosts)))
     if len(hosts) * gpus <= 1:
         return [sys.executable, "-u", "-m", "rlvr_kit", *arguments]
     return [
@@ -61,27 +68,55 @@ def launch_command(arguments: list[str], environ: Mapping[str, str], sharding: s
 
 
 def fetch_secrets(names: Mapping[str, str]) -> dict[str, str]:
-    """Environment variables for training, their values asked of AWS Secrets Manager by name.
+    """Return environment variables for training; `names` gives the name of each one's secret in AWS Secrets Manager.
 
-    A secret is the value itself or, as the console makes them, a JSON object with the variable as a key.
+    Raises:
+        AWSError: a secret cannot be fetched.
+        InputError: a secret is neither the value itself nor a JSON object with the variable as a key.
     """
     if not names:
         return {}
     import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
-    client, values = boto3.client("secretsmanager", os.environ.get("AWS_REGION")), {}
+    values = {}
     for variable, name in names.items():
         try:
-            text = client.get_secret_value(SecretId=name)["SecretString"]
+            client = boto3.client("secretsmanager", os.environ.get("AWS_REGION"))
+            secret = client.get_secret_value(SecretId=name)
         except (BotoCoreError, ClientError) as error:
-            raise InputError(f"secret {name!r} (for {variable}) could not be fetched: {error}") from error
-        values[variable] = json.loads(text)[variable] if text.lstrip().startswith("{") else text
+            raise AWSError(f"secret {name!r} (for {variable}) could not be fetched: {error}") from error
+        try:
+            values[variable] = secret_value(secret.get("SecretString"), variable)
+        except ValueError as error:
+            raise InputError(f"secret {name!r} (for {variable}) {error}") from None
     return values
 
 
+def secret_value(text: str | None, variable: str) -> str:
+    """Return the value in a secret's text: the text itself or, as the AWS console makes secrets, a JSON object's key.
+
+    Raises:
+        ValueError: there is no such value. The message never shows what the secret holds.
+
+    >>> secret_value('{"HF_TOKEN": "hf_x"}', "HF_TOKEN")
+    'hf_x'
+    """
+    if text is None:
+        raise ValueError("is binary: store it as text")
+    if not text.lstrip().startswith("{"):
+        return text
+    try:
+        value = json.loads(text).get(variable)
+    except ValueError:
+        raise ValueError("begins like a JSON object but is not valid JSON: mend it in the console") from None
+    if not isinstance(value, str):
+        raise ValueError(f"has no text under the key {variable!r}: give that key the value in the console")
+    return value
+
+
 def run() -> int:
-    """Train, print what training prints, hand SIGTERM on, keep the result. Returns the exit code."""
+    """Train, print what training prints, pass SIGTERM on to it, keep the result. Returns the exit code."""
     recipe = load_recipe("recipe.yaml")
     out, model_dir = checkpoint_folder(os.environ), Path(os.environ["SM_MODEL_DIR"])
     environ = os.environ | {"TQDM_DISABLE": "1"} | fetch_secrets(recipe.sagemaker.secrets)
@@ -92,37 +127,45 @@ def run() -> int:
         command, env=environ, preexec_fn=_die_with_parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         encoding="utf-8", errors="replace",
     )  # fmt: skip
-    # SageMaker sends SIGTERM before it takes the machine away, to this process alone.
+    # SageMaker sends SIGTERM before it takes the machine away, and only to this process.
     signal.signal(signal.SIGTERM, lambda *_: child.terminate())
-    tail: deque[str] = deque(maxlen=30)
+    last_lines: deque[str] = deque(maxlen=30)
     for line in child.stdout or ():
         print(line, end="", flush=True)
-        if not line.startswith('{"step"'):  # what went wrong is among the others
-            tail.append(line)
+        if not line.startswith('{"step"'):  # a line of log.jsonl does not say what went wrong
+            last_lines.append(line)
     code = child.wait()
     if os.environ["SM_CURRENT_HOST"] == json.loads(os.environ["SM_HOSTS"])[0] and out.exists():
         shutil.copytree(out, model_dir, ignore=shutil.ignore_patterns("checkpoints"), dirs_exist_ok=True)
-        shutil.copy("recipe.yaml", model_dir)  # as submitted: without the container's own paths
+        shutil.copy("recipe.yaml", model_dir)  # as it was submitted: without the container's own paths
     if code:
-        fail("".join(tail))
+        write_failure("".join(last_lines))
     return code if code >= 0 else 128 - code
 
 
 def _die_with_parent() -> None:
-    """Let no training outlive this process and write into the next attempt's checkpoints."""
+    """Let no training outlive this process: it would write into the checkpoints of the next attempt."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
 
 
-def fail(reason: str) -> None:
-    """Leave the reason where SageMaker looks for it; DescribeTrainingJob shows 1,024 characters of it."""
+def write_failure(reason: str) -> None:
+    """Write the reason to the file that SageMaker reads; DescribeTrainingJob shows 1,024 characters of it."""
     Path(os.environ["SM_OUTPUT_FAILURE"]).write_text(reason.strip()[-1000:], encoding="utf-8")
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Run the job; whatever stops it is printed and written to the failure file. Returns the exit code."""
     try:
-        sys.exit(run())
+        return run()
     except UserError as error:
         print(error, file=sys.stderr, flush=True)
-        fail(str(error))
-        sys.exit(1)
+        write_failure(str(error))
+    except Exception as error:  # a mistake of the kit's: the log shows where, and the job's state shows what
+        traceback.print_exc()
+        write_failure(f"{type(error).__name__}: {error}")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

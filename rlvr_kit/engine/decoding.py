@@ -1,18 +1,19 @@
-"""Reading prompts once, and decoding many rows a token a step from there, with few and large operations.
+"""Reads the prompts once, then decodes many rows together, one token a step, with few and large operations.
 
-A step multiplies every weight with as many columns as there are rows. So the step of a Llama or Qwen2 layer is written
-out here with a column for each row: on a CPU W x is faster than xᵀ Wᵀ where x is narrow, and less is spent around the
-products than in transformers' modules. Keys of the common beginning are kept once for all rows.
+A decoding step multiplies every weight matrix with one column for each row. The step of a Llama or Qwen2 layer is
+written out here for that layout: on a CPU the product W x is faster than xᵀ Wᵀ when x has few columns, and less time is
+lost between the products than in transformers' modules. The keys and values of the beginning that all prompts share
+are stored once for all rows.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from os.path import commonprefix
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from rlvr_kit.engine.adapters import adapted_layers
 from rlvr_kit.engine.prompt_tree import prompt_tree, tree_attended, tree_inputs, unsupported_reason
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 class TreeRecorder:
     """Collects the keys and values of a packed prompt tree while the model reads it.
 
-    It stands in for a transformers cache: ``update`` is all that a Llama or Qwen2 attention asks of one.
+    It takes the place of a transformers cache: a Llama or Qwen2 attention layer calls only its ``update``.
     """
 
     def __init__(self) -> None:
@@ -38,74 +39,47 @@ class TreeRecorder:
         return 0
 
 
-@contextmanager
-def merged_adapter(model: "PreTrainedModel") -> Iterator["PreTrainedModel"]:
-    """Decode with LoRA added into the weights, which saves two small products a layer a token.
-
-    The weights are put back as they were, to the bit (merging and unmerging in place would drift by rounding). A
-    model whose adapter is more than plain LoRA on plain linear layers (4-bit ones, say) is yielded as it is.
-    """
-    from peft import PeftModel
-    from peft.tuners.lora import Linear
-    from peft.tuners.tuners_utils import BaseTunerLayer
-    from peft.utils.other import AuxiliaryTrainingWrapper
-
-    parts = [m for m in model.modules() if isinstance(m, BaseTunerLayer | AuxiliaryTrainingWrapper)]
-    plain_lora = [
-        type(part) is Linear and not part.lora_variant and not any(part.lora_bias.values()) for part in parts
-    ]
-    if not isinstance(model, PeftModel) or not all(plain_lora):
-        yield model
-        return
-    plain = [layer.base_layer.weight.data for layer in parts]
-    for layer, weight in zip(parts, plain, strict=True):
-        delta = layer.get_delta_weight(layer.active_adapters[0])
-        layer.base_layer.weight.data = weight + delta.to(weight.dtype)
-    try:
-        with model.disable_adapter():
-            yield model.get_base_model()
-    finally:
-        for layer, weight in zip(parts, plain, strict=True):
-            layer.base_layer.weight.data = weight
-
-
 def reason_not_to_share(model: Any) -> str | None:
-    """Why :class:`SharedRows` is not for this model, if so."""
+    """Why :class:`SharedRows` cannot decode with this model; None if it can."""
     from peft import PeftModel
 
+    head = model.get_output_embeddings()
     if getattr(model, "hf_quantizer", None) is not None:
         return "its weights are quantized"
-    if isinstance(model, PeftModel):
+    if isinstance(model, PeftModel) or adapted_layers(model):
         return "its adapter cannot be merged into the weights"
+    if head.weight.dtype != model.dtype or "forward" in vars(head):
+        return "its last layer works in another number format than the others"
     return unsupported_reason(model.config)
 
 
 def _times(layer: Any, x: Tensor) -> Tensor:
-    """A linear layer's output (out, R) for x (in, R); of a LoRA layer, whose product is merged, the base."""
+    """A linear layer's output (out, R) for x (in, R). In a LoRA layer the adapter is already merged into the base."""
     layer = getattr(layer, "base_layer", layer)
     output = layer.weight @ x
     return output if layer.bias is None else output.add_(layer.bias[:, None])
 
 
 def _normalized(norm: Any, x: Tensor) -> Tensor:
-    """RMSNorm over the first dimension of x (D, R), in float32 as transformers has it."""
+    """RMSNorm over the first dimension of x (D, R), in float32 as in transformers."""
     length = torch.linalg.vector_norm(x, dim=0, dtype=torch.float32)
     scale = (length.square() / len(x) + norm.variance_epsilon).rsqrt()
     return norm.weight[:, None] * (x * scale).to(x.dtype)
 
 
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions: x (H, D, R) by cos and sin (D, R), whose first half of sin is negated beforehand."""
+    """x (H, D, R) rotated by its position: cos and sin are (D, R), and the first half of sin is already negated."""
     return torch.addcmul(x * cos, x.roll(x.shape[1] // 2, dims=1), sin)
 
 
 class SharedRows:
-    """R rows being written, each behind the prompt ``owners[r]``: what prompts share is computed and kept once.
+    """R rows that are being written. Row r continues prompt ``owners[r]``; what prompts share is computed once.
 
     The beginning common to all prompts goes through the model once, and the rest of each prompt as a branch of it.
-    ``logits`` (R, V): of the next tokens. ``common[layer]``: keys and values (H_kv, C, D) of the common beginning.
-    ``own[layer]``: those of each row (R, H_kv, room, D), of which the first ``length`` places are in use; ``mask``
-    (R, 1, 1, room), additive, hides the empty places that rows of short prompts begin with.
+    ``logits`` (R, V) are those of the next tokens. ``common[layer]`` holds the keys and values (H_kv, C, D) of the
+    common beginning. ``own[layer]`` holds those of each row (R, H_kv, room, D), of which the first ``length`` places
+    are in use. Rows are aligned at the right, so a row with a shorter prompt begins with empty places; ``mask``
+    (R, 1, 1, room), additive, hides them.
     """
 
     def __init__(
@@ -123,7 +97,7 @@ class SharedRows:
         with tree_attended(model):
             inputs = tree_inputs(tree, model.config, dtype)
             hidden = model.base_model(**inputs, past_key_values=recorder, use_cache=True).last_hidden_state[0]
-        # A prompt that is wholly common ends at the last common token.
+        # If a prompt is the common beginning and nothing more, it ends at the last common token.
         last = [(span.stop if len(span) else common) - 1 for span in tree.branches]
         self.logits = model.get_output_embeddings()(hidden[[last[owner] for owner in owners]])
 
@@ -146,12 +120,12 @@ class SharedRows:
                 buffer[:, :, : self.length] = part[0][:, places].transpose(0, 1)
 
     def keep(self, rows: Tensor) -> None:
-        """Drop all rows but these."""
+        """Keep these rows and drop the others."""
         self.own = [[part[rows] for part in layer] for layer in self.own]
         self.mask, self.positions = self.mask[rows], self.positions[rows]
 
     def write(self, tokens: Tensor) -> None:
-        """Append a token (R,) to each row; ``logits`` are then of what follows."""
+        """Append a token (R,) to each row; afterwards ``logits`` are those of the tokens after it."""
         decoder, rows = self.model.base_model, len(tokens)
         x = decoder.embed_tokens(tokens).t().contiguous()
         cos, sin = (part[0].t().contiguous() for part in decoder.rotary_emb(x, self.positions[None]))
@@ -175,9 +149,9 @@ class SharedRows:
         self.logits = _times(self.model.get_output_embeddings(), _normalized(decoder.norm, x)).t()
 
     def _attend(self, query: Tensor, layer: int) -> Tensor:
-        """query (H, D, R) over the common beginning and each row's own keys -> (H D, R).
+        """Attention of query (H, D, R) over the common beginning and each row's own keys -> (H D, R).
 
-        The common part is one matrix product for all rows; its keys are read once, not once a row.
+        The common part is one matrix product for all rows, so its keys are read once instead of once for each row.
         """
         common_keys, common_values = self.common[layer]
         keys, values = (part[:, :, : self.length] for part in self.own[layer])
@@ -198,7 +172,7 @@ class SharedRows:
 
 
 class PlainRows:
-    """Rows being written by the model's own forward pass and cache, for models that :class:`SharedRows` is not for."""
+    """As :class:`SharedRows`, by the model's own forward pass and cache: for models that it cannot decode with."""
 
     def __init__(self, model: Any, prompts: Sequence[Sequence[int]], owners: list[int], *_: Any) -> None:
         from transformers import DynamicCache
@@ -219,11 +193,11 @@ class PlainRows:
         ).logits[:, -1]  # fmt: skip
 
     def keep(self, rows: Tensor) -> None:
-        """Drop all rows but these."""
+        """Keep these rows and drop the others."""
         self.cache.batch_select_indices(rows)
         self.mask = self.mask[rows]
 
     def write(self, tokens: Tensor) -> None:
-        """Append a token (R,) to each row; ``logits`` are then of what follows."""
+        """Append a token (R,) to each row; afterwards ``logits`` are those of the tokens after it."""
         self.mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], dim=1)
         self._read(tokens[:, None], self.mask.sum(dim=1, keepdim=True) - 1)

@@ -1,8 +1,30 @@
 """GRPO with each shared prompt computed once: a small subclass of TRL's GRPOTrainer.
 
-Two of TRL's steps are replaced, and nothing else: sampling a batch's completions, and the per-token log-probabilities
-in the loss. Both lay prompts and completions out as a tree (prompt_tree.py), so a token that several completions share
-goes through the model once, forwards and backwards. The numbers are those of stock TRL, to rounding.
+How this departs from GRPO as published (DeepSeekMath, arXiv 2402.03300); the first two are TRL's defaults:
+- The loss is DAPO's (arXiv 2503.14476): a mean over all tokens of a step, so a long completion weighs more than a
+  short one. The paper takes the mean of each completion first (``loss_type: grpo``).
+- There is no KL term unless ``beta`` says so.
+
+How it departs from stock TRL:
+- Prompts and completions are laid out as a tree (prompt_tree.py), so a token that several completions share goes
+  through the model once, forwards and backwards.
+- A group whose rewards are all equal has advantage 0, so its loss has no gradient. It is left out of the loss pass;
+  its entropy, which is logged, was measured when it was sampled. One completion always stays in the pass, so that
+  every weight has a gradient, if only of zeros, and the optimizer makes the step that stock TRL makes.
+- Completions are regrouped by prompt into the same number of loss passes, groups without signal last.
+- Sampling may end at a stop string (``stop``). The completion is cut before it, and an end token is appended,
+  because TRL only recognises the end of a completion by a final end token. That token was not sampled, so it
+  is excluded from the loss (through ``tool_mask``, as TRL excludes the answers of tools). TRL's length metrics count
+  it.
+
+Everything else is exact: with equal completions the weights, after several steps, and the logged metrics are those of
+stock TRL to rounding (tests/engine/test_options.py). Where that would cost more than it brings, the trainer does less:
+- no group is left out with ``beta``, an entropy bonus or ``top_entropy_quantile``, and none where completions are used
+  for more than one update (``num_iterations``, ``steps_per_generation``);
+- nor is anything regrouped then, nor where the loss or its metrics depend on which rows share a pass (``bnpo``,
+  ``cispo``, ``sapo``, ``vespo``).
+Under options that it does not know (fallback.py has the list) it steps aside: everything is stock TRL's, and one line
+of the log says why (``fallback_reason``).
 """
 
 from typing import Any
@@ -13,18 +35,17 @@ from torch import Tensor
 from trl import GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
-from rlvr_kit.engine.decoding import merged_adapter
-from rlvr_kit.engine.prompt_tree import (
-    PromptTree,
-    prompt_tree,
-    tree_inputs,
-    unsupported_reason,
-    use_tree_attention,
-)
+from rlvr_kit.engine.adapters import merged_adapter
+from rlvr_kit.engine.fallback import fallback_reason
+from rlvr_kit.engine.prompt_tree import prompt_tree, use_tree_attention
 from rlvr_kit.engine.sampling import decode
-from rlvr_kit.engine.token_logps import hidden_states_as_logits, logits_only_from, token_logps
+from rlvr_kit.engine.token_logps import branch_logps
+from rlvr_kit.sampling_settings import SamplingSettings
 
 logger = get_logger(__name__)
+
+#: Losses that are the same however the completions of a step are spread over its loss passes.
+REGROUPED_LOSSES = ("dapo", "grpo", "dr_grpo", "luspo")
 
 
 def _distinct(prompts: list[tuple[int, ...]]) -> tuple[list[tuple[int, ...]], list[int]]:
@@ -33,23 +54,16 @@ def _distinct(prompts: list[tuple[int, ...]]) -> tuple[list[tuple[int, ...]], li
     return list(number), [number[prompt] for prompt in prompts]
 
 
-def _groups_together(batches: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
-    """The rows of all batches in as many batches again, those of one prompt beside each other, idle groups last."""
-    idle = [advantage == 0 for batch in batches for advantage in batch["advantages"].tolist()]
-    prompts = [ids for batch in batches for ids in batch["prompt_ids"].tolist()]
-    order = sorted(range(len(prompts)), key=lambda row: (idle[row], prompts[row]))
-    rows = {
-        key: torch.cat([batch[key] for batch in batches])[order] if value.dim() else value
-        for key, value in batches[0].items()
-    }
-    return split_tensor_dict(rows, len(batches))
+def _loss_mask(inputs: dict[str, Tensor]) -> Tensor:
+    """(B, T): 1 for the tokens that are trained."""
+    return inputs["completion_mask"] * inputs.get("tool_mask", 1)
 
 
 class SharedPrefixGRPOTrainer(GRPOTrainer):
-    """``trl.GRPOTrainer`` that computes shared prompts once and skips groups that teach nothing.
+    """``trl.GRPOTrainer`` that computes shared prompts once and leaves out groups without signal.
 
-    A group whose rewards are all equal has advantage 0 for every completion; with ``beta`` 0 and no entropy bonus its
-    loss has no gradient, so its loss pass is left out.
+    ``fallback_reason`` says why it leaves everything to stock TRL, or is None. ``stop`` (empty at first) holds the
+    strings before which a completion ends; stock TRL has no such thing, so they are not used after stepping aside.
 
     Example:
         >>> SharedPrefixGRPOTrainer(model=policy, reward_funcs=rewards, args=config, ...)  # doctest: +SKIP
@@ -60,104 +74,149 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.stop: list[str] = []
-        self._has_signal: Tensor | None = None
-        self._sampled_entropy: dict[tuple[int, ...], float] = {}
-        self.fallback_reason = self._find_fallback_reason()
+        self._end_appended: list[bool] = []  # for each completion: whether its last token was not sampled
+        self._sampled_entropy: dict[
+            tuple[int, ...], float
+        ] = {}  # mean of a completion's tokens, by prompt + completion
+        self._has_signal: Tensor | None = None  # (B,) while a loss pass may leave rows out, else None
+        self._entropies: Tensor | None = None  # (B, T) of the last loss pass
+        self.fallback_reason = fallback_reason(self)
         if self.fallback_reason:
-            logger.warning("shared prompts are not computed once here: %s", self.fallback_reason)
-        else:
-            use_tree_attention(self.model)
-
-    def _find_fallback_reason(self) -> str | None:
-        if self.use_vllm:
-            return "vLLM generates, and shares prefixes itself"
-        if self.use_transformers_continuous_batching or self.rollout_func is not None or self.tools:
-            return "completions come from another generator"
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            return "weights are sharded over processes"
-        return unsupported_reason(self.model.config)
+            logger.warning("the fast trainer steps aside for stock TRL: %s", self.fallback_reason)
+            return
+        use_tree_attention(self.model)
+        if self.ref_model is not None:
+            use_tree_attention(self.ref_model)
 
     def _generate_single_turn(
-        self, prompt_ids: list, images: Any, multimodal_fields: dict, *args: Any
+        self, prompt_ids: list, images: Any, multimodal_fields: dict, *args: Any, **kwargs: Any
     ) -> tuple:
-        if self.fallback_reason or images or multimodal_fields:
-            return super()._generate_single_turn(prompt_ids, images, multimodal_fields, *args)
+        if self.fallback_reason:
+            return super()._generate_single_turn(prompt_ids, images, multimodal_fields, *args, **kwargs)
         prompts, owners = _distinct([tuple(ids) for ids in prompt_ids])
+        sampling = SamplingSettings(
+            max_new_tokens=self.max_completion_length, temperature=self.temperature, top_p=self.top_p,
+            top_k=self.top_k, stop=tuple(self.stop),
+        )  # fmt: skip
         model = self.accelerator.unwrap_model(self.model_wrapped)
+        training = model.training
         model.eval()
-        with merged_adapter(model) as policy:
-            completions = decode(
-                policy, self._tokenizer, prompts, owners,
-                max_new_tokens=self.max_completion_length, temperature=self.temperature, top_p=self.top_p,
-                top_k=self.top_k, stop=self.stop,
-            )  # fmt: skip
-        model.train()
-        # One that was cut before a stop string has ended, which TRL sees by nothing but its last token.
-        end = [self._tokenizer.eos_token_id]
+        try:
+            with merged_adapter(model) as policy:
+                completions = decode(policy, self._tokenizer, prompts, owners, sampling)
+        finally:
+            model.train(training)
+        self._end_appended = [not c.truncated and c.ids[-1] not in self.eos_token_ids for c in completions]
         written = [
-            c.ids + end if self.stop and not c.truncated and c.ids[-1:] != end else c.ids for c in completions
+            c.ids + [self._tokenizer.eos_token_id] * appended
+            for c, appended in zip(completions, self._end_appended, strict=True)
         ]
         sampled = zip(prompt_ids, written, completions, strict=True)
         self._sampled_entropy = {(*prompt, *ids): c.entropy for prompt, ids, c in sampled}
         return written, None
 
+    def _generate(self, prompts: list) -> tuple:
+        """As TRL's; the third value is ``tool_mask``, which excludes appended end tokens from the loss."""
+        self._end_appended = []
+        prompt_ids, completion_ids, tool_mask, *others = super()._generate(prompts)
+        if any(self._end_appended):
+            tool_mask = [
+                [1] * (len(ids) - appended) + [0] * appended
+                for ids, appended in zip(completion_ids, self._end_appended, strict=True)
+            ]
+        return prompt_ids, completion_ids, tool_mask, *others
+
+    def _may_leave_out(self, inputs: dict[str, Any]) -> bool:
+        """Whether rows of advantage 0 change neither gradients nor metrics, except for the entropy."""
+        other_terms = self.beta != 0.0 or self._entropy_bonus_enabled or self.top_entropy_quantile < 1.0
+        # TRL computes old log-probabilities where the policy may have changed since sampling.
+        changed = "old_per_token_logps" in inputs
+        return not (self.fallback_reason or other_terms or changed) and inputs["advantages"].dim() == 1
+
     def _prepare_inputs(self, generation_batch: Any) -> Any:
-        """Give each loss pass whole groups. Their gradients are summed before the update, so order is free."""
+        """As TRL's, with whole groups in each loss pass. Gradients are summed before the update: order is free."""
         before = self._buffered_inputs
         inputs = super()._prepare_inputs(generation_batch)
-        passes = self.args.steps_per_generation
-        sampled = self._buffered_inputs is not before
-        if sampled and passes == self.args.gradient_accumulation_steps and not self.fallback_reason:
-            self._buffered_inputs = _groups_together(self._buffered_inputs)
-            inputs = self._buffered_inputs[self._step % passes]
-        return inputs
+        passes = self._buffered_inputs
+        if passes is before or self.loss_type not in REGROUPED_LOSSES or not self._may_leave_out(passes[0]):
+            return inputs
+        self._buffered_inputs = self._regrouped(passes)
+        return self._buffered_inputs[self._step % len(passes)]
+
+    def _regrouped(self, passes: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+        """The rows regrouped by prompt into the same number of passes, groups without signal last.
+
+        TRL logs the mean over passes of each pass's mean entropy. So that this stays the same, every row keeps
+        ``entropy_share``: one over the number of tokens in the pass that it came from, over all processes.
+        """
+        tokens = self.accelerator.reduce(torch.stack([_loss_mask(rows).sum() for rows in passes]), "sum")
+        for rows, count in zip(passes, tokens.clamp(min=1), strict=True):
+            rows["entropy_share"] = torch.ones_like(rows["advantages"]) / count
+        rows = {
+            key: torch.cat([each[key] for each in passes]) if value.dim() else value
+            for key, value in passes[0].items()
+        }
+        idle, prompts = (rows["advantages"] == 0).tolist(), rows["prompt_ids"].tolist()
+        order = sorted(range(len(prompts)), key=lambda row: (idle[row], prompts[row]))
+        rows = {key: value[order] if value.dim() else value for key, value in rows.items()}
+        return split_tensor_dict(rows, len(passes))
 
     def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> Tensor:
-        without_gradient = self.beta == 0.0 and not self._entropy_bonus_enabled
-        self._has_signal = (
-            inputs["advantages"] != 0 if without_gradient and inputs["advantages"].dim() == 1 else None
-        )
+        if self.model.training and self._may_leave_out(inputs):
+            self._has_signal = inputs["advantages"] != 0
         try:
-            return super()._compute_loss(model, inputs)
+            loss = super()._compute_loss(model, inputs)
         finally:
             self._has_signal = None
+        if "entropy_share" in inputs:
+            entropy = (self._entropies * _loss_mask(inputs)).sum(dim=1) @ inputs["entropy_share"]
+            self._metrics["train"]["entropy"][-1] = self.accelerator.reduce(entropy, "sum").item()
+        return loss
 
     def _get_per_token_logps_and_entropies(
-        self, model: torch.nn.Module, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, *args: Any,
-        **kwargs: Any,
+        self, model: torch.nn.Module, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int,
+        batch_size: int | None = None, compute_entropy: bool = False, **others: Any,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
-        beyond_text = {
-            k: v for k, v in kwargs.items() if k not in ("batch_size", "compute_entropy") and v is not None
-        }
-        # Where all is cut off and masked there is no tree, but the weights must take part in every process's pass.
-        empty = not attention_mask[:, -logits_to_keep:].any()
-        if self.fallback_reason or beyond_text.pop("compute_aux_loss", False) or beyond_text or empty:
-            return super()._get_per_token_logps_and_entropies(
-                model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
+        stock = super()._get_per_token_logps_and_entropies
+        if self.fallback_reason:
+            return stock(
+                model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **others
             )
-        return self._tree_logps(model, input_ids, attention_mask.bool(), logits_to_keep)
+        logps, entropies = [], []
+        size = batch_size or len(input_ids)
+        for ids, mask in zip(input_ids.split(size), attention_mask.split(size), strict=True):
+            # Where every completion is masked there is no tree. Stock TRL keeps the weights in the backward pass.
+            if mask[:, -logits_to_keep:].any():
+                found = self._tree_logps(model, ids, mask.bool(), logits_to_keep)
+            else:
+                found = stock(model, ids, mask, logits_to_keep, compute_entropy=True)[:2]
+            logps.append(found[0])
+            entropies.append(found[1])
+        if not compute_entropy:
+            return torch.cat(logps), None, None
+        self._entropies = torch.cat(entropies)
+        return torch.cat(logps), self._entropies, None
+
+    def _rows_to_compute(self, input_ids: Tensor, mask: Tensor, width: int) -> tuple[list[int], Tensor]:
+        """The rows that the loss needs, and the sampled entropies (B, width) of those that are left out."""
+        rows = [i for i in range(len(input_ids)) if mask[i, -width:].any()]
+        entropies = torch.zeros(len(input_ids), width, device=input_ids.device)
+        if self._has_signal is None:
+            return rows, entropies
+        known = {i: self._sampled_entropy.get(tuple(input_ids[i][mask[i]].tolist())) for i in rows}
+        needed = [i for i in rows if self._has_signal[i] or known[i] is None] or rows[:1]
+        for i in set(rows) - set(needed):
+            entropies[i] = known[i]
+        return needed, entropies
 
     def _tree_logps(
         self, model: torch.nn.Module, input_ids: Tensor, mask: Tensor, width: int
-    ) -> tuple[Tensor, Tensor, None]:
+    ) -> tuple[Tensor, Tensor]:
         """Log-probabilities and entropies (B, width) of the completions, each shared token computed once.
 
         The last prompt token is copied to every branch, because it predicts a different first token in each.
         """
-        rows = [i for i in range(len(input_ids)) if mask[i, -width:].any()]
-        logps = torch.zeros(
-            len(input_ids), width, device=input_ids.device, requires_grad=torch.is_grad_enabled()
-        )
-        # What is not computed below was still sampled, and its entropy with it: the metric covers every completion.
-        entropies = torch.zeros(len(input_ids), width, device=input_ids.device)
-        for i in rows:
-            entropies[i] = self._sampled_entropy.get(tuple(input_ids[i][mask[i]].tolist()), 0.0)
-        if self._has_signal is not None:
-            teaching = [i for i in rows if self._has_signal[i]]
-            # Every process of a distributed run must take part in the backward pass, so one row stays there.
-            rows = teaching or (rows[:1] if self.accelerator.num_processes > 1 else [])
-        if not rows:
-            return logps, entropies, None
+        rows, entropies = self._rows_to_compute(input_ids, mask, width)
         prompts = [tuple(input_ids[i, :-width][mask[i, :-width]].tolist()) for i in rows]
         completions = [input_ids[i, -width:][mask[i, -width:]].tolist() for i in rows]
         distinct, owners = _distinct(prompts)
@@ -166,35 +225,17 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
             for owner, prompt, completion in zip(owners, prompts, completions, strict=True)
         ]
         tree = prompt_tree([prompt[:-1] for prompt in distinct], branches, device=input_ids.device)
-        # Branches lie behind all prompts, and each of their tokens predicts one of a completion.
-        first, device = tree.branches[0].start, tree.ids.device
-        labels = torch.tensor([token for completion in completions for token in completion], device=device)
-        token_logprobs, token_entropies = self._branch_logps(model, tree, first, labels)
-        logps = logps.to(token_logprobs.dtype)
-        for i, span in zip(rows, tree.branches, strict=True):
-            own = slice(span.start - first, span.stop - first)
-            place = (torch.tensor(i), torch.arange(len(span)))
-            logps = logps.index_put(place, token_logprobs[own])
-            entropies = entropies.index_put(place, token_entropies[own].to(entropies.dtype))
-        return logps, entropies, None
-
-    def _branch_logps(
-        self, model: torch.nn.Module, tree: PromptTree, first: int, labels: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Log-probabilities and entropies of the labels, one for each token of the tree from ``first`` on."""
+        labels = torch.tensor([token for tokens in completions for token in tokens], device=input_ids.device)
         causal = self.accelerator.unwrap_model(model)
-        causal = causal.get_base_model() if hasattr(causal, "get_base_model") else causal
-        head = causal.get_output_embeddings()
-        # Where its weights are trained, or Triton is at hand, TRL's own chunked head does the same.
-        frozen = type(head) is torch.nn.Linear and head.bias is None and not head.weight.requires_grad
         with self.accelerator.autocast():
-            autocast = torch.is_autocast_enabled(labels.device.type)
-            dtype = torch.get_autocast_dtype(labels.device.type) if autocast else causal.dtype
-            inputs = tree_inputs(tree, causal.config, dtype)
-            if frozen and labels.device.type == "cpu" and not self._entropy_bonus_enabled:
-                with hidden_states_as_logits(causal):
-                    hidden = model(**inputs, use_cache=False, logits_to_keep=len(labels)).logits[0]
-                return token_logps(hidden, head.weight, labels, self.temperature)
-            with logits_only_from(first, causal):
-                outputs = model(**inputs, shift_labels=labels[None], fused_lm_head=True)
-        return outputs.log_probs[0], outputs.entropy[0]
+            found, found_entropies = branch_logps(
+                model, causal, tree, labels, self.temperature, entropy_gradient=self._entropy_bonus_enabled
+            )
+        # Branches lie behind all prompts, one after the other, and each of their tokens predicts one label.
+        lengths = torch.tensor(list(map(len, completions)), device=input_ids.device)
+        row = torch.tensor(rows, device=input_ids.device).repeat_interleave(lengths)
+        column = torch.cat([torch.arange(len(tokens), device=input_ids.device) for tokens in completions])
+        logps = found.new_zeros(len(input_ids), width).index_put((row, column), found)
+        if found_entropies is not None:  # the reference model has none
+            entropies = entropies.index_put((row, column), found_entropies.to(entropies.dtype))
+        return logps, entropies

@@ -1,9 +1,10 @@
 """Prompts and completions as a tree in one packed sequence, in which every shared token stands once.
 
-All completions of a group share their prompt, and with fixed exemplars all prompts share a long beginning. So: the
-beginning common to all prompts, then the rest of each distinct prompt, then the branches, which are completions. A
-token attends to its ancestors only, which is what a causal model computes for each row apart (the idea of Prefix
-Grouper, arXiv 2506.05433). Sampling (sampling.py) and the loss (engine/grpo_trainer.py) both use it.
+All completions of a group share their prompt, and with fixed exemplars all prompts share a long beginning. So the
+sequence holds first the beginning that is common to all prompts, then the rest of each distinct prompt, then the
+branches, which are completions. Each token attends only to its ancestors in the tree. This is what a causal model
+computes when it reads every row separately (the idea of Prefix Grouper, arXiv 2506.05433). Sampling (sampling.py) and
+the loss (grpo_trainer.py) both use it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,17 +17,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: Model types whose rotary positions and plain causal attention make the tree exact (proven in the tests).
-PROVEN_MODEL_TYPES = ("llama", "qwen2")
+#: Model types for which the tests show that the tree is exact: rotary positions and plain causal attention.
+SUPPORTED_MODEL_TYPES = ("llama", "qwen2")
 
 
 @dataclass(frozen=True)
 class PromptTree:
     """Prompts and their branches as one packed sequence of N tokens, of which the first P are prompts.
 
-    ``ids``, ``positions``: (1, N). ``mask``: (1, 1, P, P), True where row may attend to column. ``spans[i]``: where
-    the own part of prompt i lies (after the ``common`` first tokens). ``branches[j]``: where branch j lies, and
-    ``owners[j]`` is its prompt.
+    ``ids``, ``positions``: (1, N). ``mask``: (1, 1, P, P), True where the row's token may attend to the column's. The
+    first ``common`` tokens are shared by all prompts; ``spans[i]`` is where the rest of prompt i lies. ``branches[j]``
+    is where branch j lies, and ``owners[j]`` is the index of its prompt.
     """
 
     ids: Tensor
@@ -75,7 +76,7 @@ def prompt_tree(
 
 
 def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """The mask as numbers to add to attention scores: 0 where it is True, else the lowest number there is."""
+    """The mask as numbers to add to attention scores: 0 where it is True, elsewhere the lowest number of ``dtype``."""
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(
         ~mask, torch.finfo(dtype).min
     )
@@ -85,9 +86,9 @@ def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
 class BranchAttention:
     """What the B branches of a tree attend to, as rectangles padded to T queries and L keys.
 
-    ``first``: where branches begin. ``queries`` (B T), ``keys`` (B L): places in the packed sequence, the paddings
-    any place. ``mask``: (B, 1, G T, L), additive, for the G query heads of one key head. ``back`` (N - first): where
-    each branch token lies among the B T queries.
+    ``first``: where the branches begin. ``queries`` (B T), ``keys`` (B L): places in the packed sequence; padding
+    entries may point anywhere, because the mask hides them. ``mask``: (B, 1, G T, L), additive, for the G query heads
+    that share a key head. ``back`` (N - first): where each branch token lies among the B T queries.
     """
 
     first: int
@@ -97,8 +98,8 @@ class BranchAttention:
     back: Tensor
 
 
-def branch_attention(tree: PromptTree, query_heads_a_key: int, dtype: torch.dtype) -> BranchAttention:
-    """Lay the branches of a tree out for :func:`tree_attention`."""
+def branch_attention(tree: PromptTree, queries_per_key: int, dtype: torch.dtype) -> BranchAttention:
+    """Arrange the branches of a tree for :func:`tree_attention`; so many query heads share a key head."""
     ancestors = [[*range(tree.common), *tree.spans[owner]] for owner in tree.owners]
     wide = max(map(len, tree.branches))
     long = max(len(path) + len(span) for path, span in zip(ancestors, tree.branches, strict=True))
@@ -112,7 +113,7 @@ def branch_attention(tree: PromptTree, query_heads_a_key: int, dtype: torch.dtyp
         mask[row, ..., : len(path)] = True
         mask[row, 0, 0, :, len(path) : len(path) + len(span)] = torch.ones(wide, len(span)).tril()
         back += range(row * wide, row * wide + len(span))
-    every_head = additive(mask, dtype).expand(-1, -1, query_heads_a_key, -1, -1).flatten(2, 3)
+    every_head = additive(mask, dtype).expand(-1, -1, queries_per_key, -1, -1).flatten(2, 3)
     device = tree.ids.device
     return BranchAttention(
         tree.branches[0].start,
@@ -124,7 +125,7 @@ def branch_attention(tree: PromptTree, query_heads_a_key: int, dtype: torch.dtyp
 
 
 def tree_inputs(tree: PromptTree, config: Any, dtype: torch.dtype) -> dict[str, Any]:
-    """What a model that attends by :func:`tree_attention` is called with to read a tree."""
+    """The arguments with which a model that uses :func:`tree_attention` is called to read a tree."""
     group = config.num_attention_heads // config.num_key_value_heads
     return {
         "input_ids": tree.ids,
@@ -140,8 +141,8 @@ def tree_attention(
 ) -> tuple[Tensor, None]:  # fmt: skip
     """Attention over a packed tree, for transformers: (1, H, N, D) queries -> (1, N, H, D).
 
-    The mask is that of the prompts; ``branches`` says what comes after. Each branch is compared with its own
-    ancestors, not with the whole sequence. Without ``branches`` it is transformers' own attention.
+    ``attention_mask`` is for the prompts, ``branches`` for what comes after them. Each branch is compared with its own
+    ancestors, not with the whole sequence. Without ``branches`` this is transformers' own attention.
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -170,7 +171,11 @@ def tree_attention(
 
 
 def use_tree_attention(model: Any) -> None:
-    """Let the model attend by :func:`tree_attention` from now on, since checkpointed layers run again in backward."""
+    """Let the model use :func:`tree_attention` from now on.
+
+    For training this cannot end after the forward pass, because layers with activation checkpointing run again in the
+    backward pass.
+    """
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
@@ -181,7 +186,7 @@ def use_tree_attention(model: Any) -> None:
 
 @contextmanager
 def tree_attended(model: Any) -> Iterator[None]:
-    """Let the model attend by :func:`tree_attention` for a while."""
+    """Let the model use :func:`tree_attention` inside the ``with`` block."""
     before = model.config._attn_implementation
     use_tree_attention(model)
     try:
@@ -191,7 +196,11 @@ def tree_attended(model: Any) -> Iterator[None]:
 
 
 def unsupported_reason(config: Any) -> str | None:
-    """Why a model with this config cannot read a tree, if so."""
-    if config.model_type not in PROVEN_MODEL_TYPES or getattr(config, "use_sliding_window", False):
-        return f"it is proven on {' and '.join(PROVEN_MODEL_TYPES)} models, this is {config.model_type}"
+    """Why a model with this config cannot read a tree; None if it can."""
+    if config.model_type not in SUPPORTED_MODEL_TYPES:
+        return f"it is tested on {' and '.join(SUPPORTED_MODEL_TYPES)} models, and this one is {config.model_type}"
+    if getattr(config, "use_sliding_window", False):
+        return "the model's attention has a sliding window"
+    if (rope := config.rope_parameters["rope_type"]) in ("dynamic", "longrope"):
+        return f"the model's rotary positions ({rope}) depend on the length of the sequence"
     return None

@@ -1,18 +1,21 @@
-"""Sampling completions, with everything that prompts share computed once.
+"""Samples completions; what prompts share is computed once.
 
-The completions of a batch are decoded together, a token a step (decoding.py), each until its end token, a stop string
-or the limit.
+The completions of a batch are decoded together, one token a step (decoding.py). Each is written until its end token, a
+stop string or the limit of tokens.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from transformers.utils import logging
 
-from rlvr_kit.engine.decoding import PlainRows, SharedRows, merged_adapter, reason_not_to_share
+from rlvr_kit.engine.adapters import merged_adapter
+from rlvr_kit.engine.decoding import PlainRows, SharedRows, reason_not_to_share
+from rlvr_kit.sampling_settings import GREEDY, SamplingSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -22,13 +25,14 @@ logger = logging.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Completion:
-    """One sampled answer: its text (cut before a stop string), its token ids (with the end token, if it came)."""
+    """One sampled completion: its text, cut before a stop string, and its token ids, with an end token if it came."""
 
     text: str
     ids: list[int] = field(repr=False)
     truncated: bool
     entropy: float = 0.0
-    """Mean entropy of the sampling distribution over the completion's tokens, in nats; 0 where it was greedy."""
+    """Mean over the tokens of the entropy of the model's distribution at the sampling temperature, before top-k and
+    top-p, in nats; 0 where decoding was greedy."""
 
     @property
     def tokens(self) -> int:
@@ -37,63 +41,85 @@ class Completion:
 
 
 def pick_tokens(
-    logits: Tensor, temperature: float, top_p: float, top_k: int, noise: torch.Generator | None
+    logits: Tensor, sampling: SamplingSettings, noise: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Next tokens (R,) and the entropies (R,) of the distributions they came from; greedy at temperature 0."""
+    """Next tokens (R,) for logits (R, V), and the entropies (R,) of the distributions before top-k and top-p.
+
+    At temperature 0 the most likely token is taken, and the entropy is 0.
+    """
     from transformers import TopKLogitsWarper, TopPLogitsWarper
 
     logits = logits.float().contiguous()
-    if temperature == 0:
+    if sampling.temperature == 0:
         return logits.argmax(dim=-1), logits.new_zeros(len(logits))
-    if temperature != 1:
-        logits = logits / temperature
-    if top_k:
-        logits = TopKLogitsWarper(top_k, filter_value=-1e9)(None, logits)
-    if top_p < 1.0:
-        logits = TopPLogitsWarper(top_p, filter_value=-1e9)(None, logits)
-    # A pass over 32 x 49,152 numbers costs milliseconds, so there are few: no softmax, no noise for every token.
-    logits = logits - logits.amax(dim=-1, keepdim=True)
-    weights = logits.exp()
-    cumulated = weights.cumsum(dim=-1)
+    if sampling.temperature != 1:
+        logits = logits / sampling.temperature
+    cumulated, entropies = _cumulated(logits)
+    if sampling.top_k or sampling.top_p < 1.0:
+        if sampling.top_k:
+            logits = TopKLogitsWarper(sampling.top_k, filter_value=-1e9)(None, logits)
+        if sampling.top_p < 1.0:
+            logits = TopPLogitsWarper(sampling.top_p, filter_value=-1e9)(None, logits)
+        cumulated, _ = _cumulated(logits)
     total = cumulated[:, -1:]
-    entropies = (total.log() - torch.linalg.vecdot(weights, logits)[:, None] / total)[:, 0]
     # Just under 1, so that rounding never lands behind the last token.
     point = torch.rand(total.shape, generator=noise, device=total.device) * (1 - 1e-6) * total
     return torch.searchsorted(cumulated, point, right=True)[:, 0], entropies
 
 
+def _cumulated(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Running sums (R, V) of probabilities that are not normalized, and the distributions' entropies (R,).
+
+    One pass over 32 x 49,152 numbers takes milliseconds. Drawing from running sums needs few passes: no softmax, and
+    one random number for each row instead of one for each vocabulary entry.
+    """
+    logits = logits - logits.amax(dim=-1, keepdim=True)
+    weights = logits.exp()
+    cumulated = weights.cumsum(dim=-1)
+    total = cumulated[:, -1]
+    return cumulated, total.log() - torch.linalg.vecdot(weights, logits) / total
+
+
 @torch.inference_mode()
 def decode(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[Sequence[int]], owners: list[int],
-    *, max_new_tokens: int, temperature: float, top_p: float = 1.0, top_k: int = 0, stop: Sequence[str] = (),
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: Sequence[Sequence[int]],
+    owners: list[int],
+    sampling: SamplingSettings,
     noise: torch.Generator | None = None,
-) -> list[Completion]:  # fmt: skip
-    """Sample one completion for each entry of ``owners``, the index of its prompt (token ids) in ``prompts``."""
+) -> list[Completion]:
+    """Sample one completion for each entry of ``owners``, the index of its prompt (token ids) in ``prompts``.
+
+    All of them are decoded together: ``samples``, ``batch_size`` and ``seed`` of the settings are for the caller.
+    """
     end_tokens = model.generation_config.eos_token_id
     end_tokens = set(end_tokens if isinstance(end_tokens, list) else [end_tokens]) | {tokenizer.eos_token_id}
     if reason := reason_not_to_share(model):
         logger.warning_once(f"shared prompts are not computed once in sampling: {reason}")
-    rows = (PlainRows if reason else SharedRows)(model, prompts, owners, max_new_tokens)
+    rows = (PlainRows if reason else SharedRows)(model, prompts, owners, sampling.max_new_tokens)
 
-    active = list(range(len(owners)))  # completions still being written; row i writes completion live[i]
-    live = list(range(len(owners)))
+    # A stop string of n bytes lies in the last n tokens; a few more, because a character may need several tokens.
+    window = max((len(text.encode()) for text in sampling.stop), default=0) + 4
+    active = list(range(len(owners)))  # completions that are still being written
+    live = list(range(len(owners)))  # the completions that `rows` holds, in its order; some may be finished
     written: list[list[int]] = [[] for _ in owners]
-    entropies = [0.0] * len(owners)
-    for step in range(max_new_tokens):
-        tokens, step_entropies = pick_tokens(rows.logits, temperature, top_p, top_k, noise)
+    entropies: list[list[float]] = [[] for _ in owners]
+    for step in range(sampling.max_new_tokens):
+        tokens, step_entropies = pick_tokens(rows.logits, sampling, noise)
         finished = []
         for row, token, entropy in zip(live, tokens.tolist(), step_entropies.tolist(), strict=True):
             if row not in active:
                 continue
             written[row].append(token)
-            entropies[row] += entropy
-            tail = tokenizer.decode(written[row][-16:]) if stop else ""
-            if token in end_tokens or any(text in tail for text in stop):
+            entropies[row].append(entropy)
+            tail = tokenizer.decode(written[row][-window:]) if sampling.stop else ""
+            if token in end_tokens or any(text in tail for text in sampling.stop):
                 finished.append(row)
         active = [row for row in active if row not in finished]
-        if not active or step == max_new_tokens - 1:
+        if not active or step == sampling.max_new_tokens - 1:
             break
-        # Dropping finished rows copies the caches, so it waits until a quarter of them are done.
+        # Dropping finished rows copies the caches, so it waits until a quarter of them are finished.
         if len(active) <= 0.75 * len(live):
             kept = torch.tensor([i for i, row in enumerate(live) if row in set(active)], device=model.device)
             live = [live[i] for i in kept.tolist()]
@@ -101,34 +127,47 @@ def decode(
             tokens = tokens[kept]
         rows.write(tokens)
     return [
-        _completion(tokenizer, ids, total, end_tokens, stop)
-        for ids, total in zip(written, entropies, strict=True)
+        _completion(tokenizer, ids, each, end_tokens, sampling.stop)
+        for ids, each in zip(written, entropies, strict=True)
     ]
 
 
 def _completion(
-    tokenizer: Any, ids: list[int], entropy: float, end_tokens: set[int], stop: Sequence[str]
+    tokenizer: Any, ids: list[int], entropies: list[float], end_tokens: set[int], stop: Sequence[str]
 ) -> Completion:
-    entropy /= len(ids)
     ended = ids[-1] in end_tokens
     text = tokenizer.decode(ids, skip_special_tokens=True)
     cut = min((text.index(string) for string in stop if string in text), default=None)
-    if cut is None:
-        return Completion(text, ids, not ended, entropy)
-    while len(ids) > 1 and len(tokenizer.decode(ids[:-1], skip_special_tokens=True)) >= cut:
-        ids = ids[:-1]  # the policy is paid for what it wrote before the stop string
-    return Completion(text[:cut], ids, False, entropy)
+    if cut is not None:
+        text, ended = text[:cut], True
+        # Rewards are paid for the text before the stop string, so only its tokens are kept, and at least one.
+        while len(ids) > 1 and len(tokenizer.decode(ids[:-1], skip_special_tokens=True)) >= cut:
+            ids = ids[:-1]
+    return Completion(text, ids, not ended, sum(entropies[: len(ids)]) / len(ids))
+
+
+def prompt_token_ids(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str]) -> list[list[int]]:
+    """Token ids of rendered prompts, as TRL has them in training.
+
+    A chat template writes all special tokens into the text. A tokenizer without one adds its own, such as a token for
+    the beginning.
+    """
+    plain = not getattr(tokenizer, "chat_template", None)
+    return tokenizer(list(prompts), add_special_tokens=plain)["input_ids"]
 
 
 def generate(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str], *, samples: int = 1,
-    max_new_tokens: int = 64, temperature: float = 0.0, top_p: float = 1.0, top_k: int = 0, stop: Sequence[str] = (),
-    batch_size: int = 32, seed: int = 0, on_batch: Callable[[dict[int, list[Completion]]], None] | None = None,
-) -> list[list[Completion]]:  # fmt: skip
-    """Sample ``samples`` completions for each prompt text (greedy at temperature 0).
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: Sequence[str],
+    sampling: SamplingSettings = GREEDY,
+    *,
+    on_batch: Callable[[dict[int, list[Completion]]], None] | None = None,
+) -> list[list[Completion]]:
+    """Sample ``sampling.samples`` completions for each prompt text (greedy at temperature 0).
 
-    Prompts go through in batches of ``batch_size`` completions, sorted by length; ``on_batch`` is called after each
-    with ``{index of the prompt: its completions}``, so that work done can be shown and kept.
+    The prompts are sorted by length and taken in batches of ``sampling.batch_size`` completions. ``on_batch`` is
+    called after each batch with ``{index of the prompt: its completions}``, to show and keep what is finished.
 
     Returns:
         For each prompt, in the order given, its completions.
@@ -136,27 +175,26 @@ def generate(
     Example:
         >>> from rlvr_kit.models import load_policy, load_tokenizer
         >>> policy, tokenizer = load_policy("tiny-random"), load_tokenizer("tiny-random")
-        >>> [[only]] = generate(policy, tokenizer, ["1+1="], max_new_tokens=4)
+        >>> [[only]] = generate(policy, tokenizer, ["1+1="], SamplingSettings(max_new_tokens=4))
         >>> only.tokens <= 4
         True
     """
-    ids = tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
+    ids = prompt_token_ids(tokenizer, prompts)
     order = sorted(range(len(prompts)), key=lambda i: len(ids[i]), reverse=True)
     done: dict[int, list[Completion]] = {}
-    noise = torch.Generator(device=model.device).manual_seed(seed)
-    per_batch = max(1, batch_size // samples)
+    noise = torch.Generator(device=model.device).manual_seed(sampling.seed)
+    per_batch = max(1, sampling.batch_size // sampling.samples)
     training = model.training
     model.eval()
     try:
         with merged_adapter(model) as policy:
             for start in range(0, len(order), per_batch):
                 chosen = order[start : start + per_batch]
-                owners = [i for i in range(len(chosen)) for _ in range(samples)]
-                completions = decode(
-                    policy, tokenizer, [ids[i] for i in chosen], owners, max_new_tokens=max_new_tokens,
-                    temperature=temperature, top_p=top_p, top_k=top_k, stop=stop, noise=noise,
-                )  # fmt: skip
-                batch = {i: completions[k * samples : (k + 1) * samples] for k, i in enumerate(chosen)}
+                owners = [i for i in range(len(chosen)) for _ in range(sampling.samples)]
+                completions = iter(
+                    decode(policy, tokenizer, [ids[i] for i in chosen], owners, sampling, noise)
+                )
+                batch = {i: list(islice(completions, sampling.samples)) for i in chosen}
                 done.update(batch)
                 if on_batch:
                     on_batch(batch)

@@ -1,10 +1,10 @@
 """Log-probabilities of tokens straight from hidden states, with a few rows of logits at a time.
 
-The last layer turns each hidden state h into one logit per vocabulary entry, z = W h / T: 49,152 numbers a token, the
-largest tensor of a training step. With W frozen, as under LoRA, all that training needs of them is known at once,
-    log p(y) = z_y - log sum_v exp(z_v),        d log p(y) / dh = (W_y - sum_v p_v W_v) / T,
-so the gradient is computed beside the log-probability, and nothing as long as the vocabulary is kept for the
-backward pass or computed again in it.
+The last layer turns each hidden state h into one logit for each vocabulary entry, z = W h / T. These are 49,152 numbers
+a token, the largest tensor of a training step. Where W is frozen, as under LoRA, training needs only this of them:
+    log p(y) = z_y - log sum_v exp(z_v),        d log p(y) / dh = (W_y - sum_v p_v W_v) / T.
+Both are computed in one pass, so no tensor as long as the vocabulary is kept for the backward pass or computed again
+in it.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: 128 x 49,152 float32 logits are 25 MB: about what stays in a CPU's cache through the passes over them.
+from rlvr_kit.engine.prompt_tree import PromptTree, tree_inputs
+
+#: 128 x 49,152 float32 logits are 25 MB, about what a CPU's cache can hold while they are read several times.
 ROWS_AT_ONCE = 128
 
 
@@ -61,9 +63,35 @@ def token_logps(
     return _FrozenHead.apply(hidden, weight, labels, temperature)
 
 
+def branch_logps(
+    model: torch.nn.Module, unwrapped: Any, tree: PromptTree, labels: Tensor, temperature: float,
+    *, entropy_gradient: bool,
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    """Log-probabilities (N,) and entropies (N,) of `labels`, one for each of the N tokens in the tree's branches.
+
+    `model`: as training calls it, with the fused head that TRL's trainers give to a model; `unwrapped`: the same
+    without what accelerate wraps around it. `entropy_gradient`: the entropies must carry a gradient. They are None
+    where the fused head computes none, which is so for TRL's reference model.
+    """
+    causal = unwrapped.get_base_model() if hasattr(unwrapped, "get_base_model") else unwrapped
+    head, device = causal.get_output_embeddings(), labels.device
+    autocast = torch.is_autocast_enabled(device.type)
+    dtype = torch.get_autocast_dtype(device.type) if autocast else causal.dtype
+    inputs = tree_inputs(tree, causal.config, dtype)
+    frozen = type(head) is torch.nn.Linear and head.bias is None and not head.weight.requires_grad
+    # Where the head is trained, or on a GPU, TRL's own chunked head does the same.
+    if frozen and device.type == "cpu" and not entropy_gradient:
+        with _hidden_states_as_logits(causal):
+            hidden = model(**inputs, use_cache=False, logits_to_keep=len(labels)).logits[0]
+        return token_logps(hidden, head.weight, labels, temperature)
+    with _logits_only_from(tree.branches[0].start, causal):
+        outputs = model(**inputs, shift_labels=labels[None], fused_lm_head=True)
+    return outputs.log_probs[0], None if outputs.entropy is None else outputs.entropy[0]
+
+
 @contextmanager
-def hidden_states_as_logits(model: Any) -> Iterator[None]:
-    """Let the model's output be its last hidden states: its head passes them through."""
+def _hidden_states_as_logits(model: Any) -> Iterator[None]:
+    """While this lasts, the model outputs its last hidden states, because its head passes them through."""
     head = model.get_output_embeddings()
     head.forward = lambda hidden: hidden
     try:
@@ -73,8 +101,8 @@ def hidden_states_as_logits(model: Any) -> Iterator[None]:
 
 
 @contextmanager
-def logits_only_from(first: int, model: Any) -> Iterator[None]:
-    """Let the model's head see the hidden states from position `first` on: the rest has nothing to predict."""
+def _logits_only_from(first: int, model: Any) -> Iterator[None]:
+    """While this lasts, the model's head gets the hidden states from position `first` on, which have labels."""
 
     def cut(module: torch.nn.Module, inputs: Any, outputs: Any) -> None:
         outputs.last_hidden_state = outputs.last_hidden_state[:, first:]

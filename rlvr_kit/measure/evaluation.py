@@ -1,28 +1,30 @@
 """Problems x samples -> verdicts, and what they add up to: every share with its n and a 95 % Wilson interval.
 
-The prompt is the template that training used, the judge is the task's verifier, as in the reward. A model trained
-by the kit keeps its template in ``prompt.json``: evaluating it with another one is refused.
+The prompt is the template that training used, and the judge is the task's verifier, as in the reward. A model trained
+by the kit keeps its template in ``prompt.json``, and an evaluation with another template is refused.
 """
 
 import hashlib
 import importlib.util
 import json
+import re
 import time
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import pandas as pd
 from tqdm.auto import tqdm
 
 from rlvr_kit.errors import InputError
+from rlvr_kit.measure.checks import refuse_leaks, refuse_other_template, refuse_too_long
 from rlvr_kit.measure.statistics import compare as compare
 from rlvr_kit.measure.statistics import pass_at_k, wilson_interval
 from rlvr_kit.run_folder import Run
+from rlvr_kit.sampling_settings import GREEDY, SamplingSettings
 from rlvr_kit.tasks.prompts import Template
-from rlvr_kit.tasks.task import NUMBERS, Task, plain_question
+from rlvr_kit.tasks.task import NUMBERS, Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -43,36 +45,39 @@ class Evaluation:
     summary: dict[str, Any]
 
 
-def evaluate(
-    model: Any, tokenizer: Any, problems: "Dataset", template: Template, *, label: str, samples: int = 1,
-    max_new_tokens: int = 256, temperature: float = 0.0, batch_size: int = 32, seed: int = 0,
-    out: Run | None = None, any_shots: bool = False, quiet: bool = False, about: dict[str, Any] | None = None,
-    task: Task | None = None,
-) -> Evaluation:  # fmt: skip
-    """Let `model` solve `problems` (rows of question and gold), greedily or in `samples` tries; judge them.
+class EvaluationOptions(TypedDict, total=False):
+    """What :func:`evaluate` is seldom given."""
 
-    With `out` the rows are kept in its ``evals/`` as they come, and rows already there from the same weights,
-    prompt and settings are not generated again. `any_shots` allows other exemplars than in training.
-    `quiet` shows no progress bar; `about` goes into the summary (the names of model and data, say).
-    `task` judges: a recipe's ``loaded_task``; without one, answers are numbers as GSM8K's.
-    Raises UserError when an exemplar is one of the problems, or the template is not that of a trained model.
+    about: dict[str, Any]  # goes into the summary, such as the names of the model and of the data
+    any_shots: bool  # allow other exemplars than in training
+    quiet: bool  # show no progress bar
+    task: Task  # whose verifier judges, a recipe's loaded_task; without one, answers are numbers as GSM8K's
+    generate: Callable[
+        ..., Any
+    ]  # writes the completions, instead of engine.sampling.generate; called like it
+
+
+def evaluate(
+    model: Any, tokenizer: Any, problems: "Dataset", template: Template, *, label: str,
+    sampling: SamplingSettings = GREEDY, out: Run | None = None, **options: Unpack[EvaluationOptions],
+) -> Evaluation:  # fmt: skip
+    """Let `model` solve `problems` (rows of question and gold) and judge what it writes.
+
+    `sampling` says how; its stop strings are always those of the template. With `out` the rows are kept in its
+    ``evals/`` as they come, and rows already there from the same weights, prompt and settings are not generated again.
+    Raises UserError when an exemplar is one of the problems, when a prompt is longer than the model's context, or when
+    the template is not that of a trained model.
 
     >>> evaluate(policy, tokenizer, problems, Template(), label="base").summary["strict"]  # doctest: +SKIP
     """
-    from rlvr_kit.engine.sampling import generate  # here, because it loads torch
-
-    generate = getattr(model, "serve", generate)
+    generate = options.get("generate") or _local_generate()
     if not len(problems):
         raise InputError("there is no problem to evaluate on")
     refuse_leaks(problems, [exemplar.question for exemplar in template.exemplars])
-    refuse_other_template(model.name_or_path, template, any_shots)
-    settings: dict[str, Any] = {
-        "samples": samples,
-        "max_new_tokens": max_new_tokens,
-        "temperature": temperature,
-        "seed": seed,
-    }
-    task = task or NUMBERS
+    refuse_other_template(model.name_or_path, template, options.get("any_shots", False))
+    sampling = replace(sampling, stop=tuple(template.stop))
+    settings = {key: value for key, value in asdict(sampling).items() if key not in ("stop", "batch_size")}
+    task = options.get("task") or NUMBERS
     made_by = _fingerprint(model, template, settings | ({"task": task.digest} if task.file else {}))
     rows = _rows_so_far(out, label, made_by, problems)
     done = {row["problem"] for row in rows}
@@ -83,22 +88,16 @@ def evaluate(
             return known
     for row in todo:
         row["prompt"] = template.render(tokenizer, row["question"])
+    refuse_too_long(model, tokenizer, todo, sampling.max_new_tokens)
     began = time.perf_counter()
-    with tqdm(total=len(problems), initial=len(done), desc=label, unit="problem", disable=quiet) as bar:
+    with tqdm(
+        total=len(problems), initial=len(done), desc=label, unit="problem", disable=options.get("quiet")
+    ) as bar:
 
         def judge(batch: dict[int, list["Completion"]]) -> None:
             for where, completions in batch.items():
-                row = {key: todo[where][key] for key in COLUMNS if key in todo[where]}
-                for j, text in enumerate(completions):
-                    said = {
-                        "sample": j,
-                        "completion": text.text,
-                        "tokens": text.tokens,
-                        "truncated": text.truncated,
-                    }
-                    rows.append(
-                        row | said | asdict(task.verify(text.text, row["gold"])) | {"made_by": made_by}
-                    )
+                row = {key: todo[where][key] for key in COLUMNS if key in todo[where]} | {"made_by": made_by}
+                rows.extend(_judged(task, row, completions))
             if out:
                 out.save_rows(label, _table(rows))
             bar.update(len(batch))
@@ -106,69 +105,71 @@ def evaluate(
 
         if todo:
             prompts = [row["prompt"] for row in todo]
-            options = settings | {"stop": template.stop, "batch_size": batch_size, "on_batch": judge}
-            generate(model, tokenizer, prompts, **options)
-    told = {"label": label, "model": model.name_or_path, "shots": len(template.exemplars)} | (about or {})
-    if Path(told["model"]).is_absolute():  # where it lay on this machine is nobody's business
+            generate(model, tokenizer, prompts, sampling, on_batch=judge)
+    told = {"label": label, "model": model.name_or_path, "shots": len(template.exemplars)} | options.get(
+        "about", {}
+    )
+    if Path(told["model"]).is_absolute():  # the path on this machine is not stored, only RUN/model
         told["model"] = "/".join(Path(told["model"]).parts[-2:])
     result = Evaluation(_table(rows), told | settings | summarize(_table(rows)))
-    result.summary["seconds"] = round(time.perf_counter() - began, 1)
+    result.summary["seconds"] = round(time.perf_counter() - began, 2)
     if out:
         out.save_evaluation(label, result.rows, result.summary)
     return result
 
 
 def evaluate_recipe(
-    recipe: "Recipe", *, label: str, model: str | None = None, shots: int | None = None, **settings: Any
+    recipe: "Recipe",
+    *,
+    label: str,
+    model: str | None = None,
+    shots: int | None = None,
+    sampling: SamplingSettings | None = None,
+    out: Run | None = None,
 ) -> Evaluation:
     """Evaluate `model`, or else the recipe's own, on the recipe's test problems, with the recipe's prompt.
 
-    `shots` sets another number of exemplars; `settings` go to :func:`evaluate`. With vLLM and a GPU at hand,
-    vLLM writes the completions.
+    `shots` sets another number of exemplars, `sampling` other settings than the recipe's; `out` keeps the rows.
+    With vLLM and a GPU at hand, vLLM writes the completions.
 
     >>> evaluate_recipe(load_recipe("cpu"), label="tuned", model="runs/latest/model")  # doctest: +SKIP
     """
     import torch
 
+    from rlvr_kit.measure.vllm_model import vllm_model
     from rlvr_kit.models import load_policy, load_tokenizer, resolve_model
 
     name, template = model or recipe.model.name, recipe.template(shots)
     refuse_other_template(resolve_model(name), template, shots is not None)
     problems = recipe.test_problems()
-    faster = torch.cuda.is_available() and importlib.util.find_spec("vllm") is not None
-    policy = _vllm(resolve_model(name)) if faster else load_policy(name, dtype=recipe.model.dtype)
-    given: dict[str, Any] = {
-        "max_new_tokens": recipe.max_new_tokens,
-        "batch_size": recipe.evaluation.batch_size,
+    options: EvaluationOptions = {
+        "any_shots": shots is not None,
+        "about": {"model": name, "data": recipe.task},
+        "task": recipe.loaded_task,
     }
-    given |= {"any_shots": shots is not None, "about": {"model": name, "data": recipe.task}}
-    given["task"] = recipe.loaded_task
-    return evaluate(policy, load_tokenizer(name), problems, template, label=label, **(given | settings))
+    if torch.cuda.is_available() and importlib.util.find_spec("vllm") is not None:
+        policy, options["generate"] = vllm_model(resolve_model(name))
+    else:
+        policy = load_policy(name, dtype=recipe.model.dtype)
+    return evaluate(
+        policy, load_tokenizer(name), problems, template, label=label, sampling=sampling or recipe.sampling, out=out,
+        **options,
+    )  # fmt: skip
 
 
-def _vllm(name: str) -> Any:
-    """A model served by vLLM, which batches and shares prompt beginnings by itself."""
-    from vllm import LLM, SamplingParams
+def evaluation_label(recipe: "Recipe", model: str, template: Template, sampling: SamplingSettings) -> str:
+    """A file name for an evaluation that no other evaluation has: model, data, exemplars, n, and a hash of it all.
 
-    from rlvr_kit.engine.sampling import Completion
-
-    engine = LLM(model=name, enable_prefix_caching=True)
-
-    def serve(_: Any, tokenizer: Any, prompts: list[str], **options: Any) -> None:
-        ids = tokenizer(prompts, add_special_tokens=False)["input_ids"]
-        settings = {key: options[key] for key in ("temperature", "seed", "stop")}
-        settings |= {"n": options["samples"], "max_tokens": options["max_new_tokens"]}
-        answers = engine.generate(
-            [{"prompt_token_ids": prompt} for prompt in ids], SamplingParams(**settings)
-        )
-        for i, answer in enumerate(answers):
-            texts = [
-                Completion(o.text, list(o.token_ids), o.finish_reason == "length") for o in answer.outputs
-            ]
-            options["on_batch"]({i: texts})
-
-    saved = [name, *(file.stat().st_mtime for file in sorted(Path(name).glob("*.safetensors")))]
-    return SimpleNamespace(name_or_path=name, saved=saved, parameters=list, serve=serve)
+    >>> evaluation_label(recipe, "runs/x/model", recipe.template(), GREEDY)  # doctest: +SKIP
+    'x-model-word_problems-0shot-n256-3f9a1c'
+    """
+    folder = Path(model).expanduser()
+    name = str(folder.resolve()) if folder.exists() else model
+    settings = [name, recipe.task, recipe.data.model_dump(), recipe.evaluation.n, recipe.model.dtype]
+    settings += [template.to_dict(), asdict(replace(sampling, batch_size=1))]
+    made_of = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:6]
+    words = ["-".join(Path(name).parts[-2:]), recipe.loaded_task.title, f"{len(template.exemplars)}shot"]
+    return re.sub(r"[^\w.-]+", "_", "-".join([*words, f"n{recipe.evaluation.n}", made_of]))
 
 
 def summarize(rows: pd.DataFrame) -> dict[str, Any]:
@@ -198,29 +199,28 @@ def summarize(rows: pd.DataFrame) -> dict[str, Any]:
         shares["majority"] = float(winners.sum()) / n
     summary: dict[str, Any] = {"n": n, "samples": samples} | shares
     summary |= {f"{name}_ci": list(wilson_interval(share * n, n)) for name, share in shares.items()}
+    if "error" in rows:
+        summary["failed"] = int((rows.error != "").sum())  # requests without an answer: they count as wrong
     if passed:
         summary["pass_at_k"] = passed
         summary["pass_at_k_ci"] = {k: list(wilson_interval(share * n, n)) for k, share in passed.items()}
     return summary
 
 
-def refuse_leaks(problems: "Dataset", seen: Iterable[str]) -> None:
-    """Raise UserError when a question `seen` in the prompt or in training is one of `problems`."""
-    plain = {plain_question(question): i for i, question in enumerate(problems["question"])}
-    for question in seen:
-        if (i := plain.get(plain_question(question))) is not None:
-            raise InputError(
-                f"problem {i} is also an exemplar or a training row, so it can test nothing: {question}"
-            )
+def _local_generate() -> Callable[..., Any]:
+    from rlvr_kit.engine.sampling import generate  # here, because it loads torch
+
+    return generate
 
 
-def refuse_other_template(model: str | Path, template: Template, any_shots: bool = False) -> None:
-    """Raise UserError, showing both, when the ``prompt.json`` of a trained model folder is not `template`."""
-    if model and (Path(model) / "prompt.json").is_file():
-        trained = Template.from_dict(json.loads((Path(model) / "prompt.json").read_text(encoding="utf-8")))
-        theirs = trained.model_copy(update={"exemplars": template.exemplars}) if any_shots else trained
-        if difference := theirs.difference(template):
-            raise InputError(f"{model} has another prompt (here: that of its training): {difference}")
+def _judged(task: Task, row: dict[str, Any], completions: "list[Completion]") -> list[dict[str, Any]]:
+    """`row` once for each completion, with the completion and its verdict."""
+    return [
+        {**row, "sample": j, "completion": said.text, "tokens": said.tokens, "truncated": said.truncated}
+        | asdict(task.verify(said.text, row["gold"]))
+        | ({"error": said.error} if hasattr(said, "error") else {})  # why an endpoint gave no answer
+        for j, said in enumerate(completions)
+    ]
 
 
 def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -228,7 +228,7 @@ def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _fingerprint(model: Any, template: Template, settings: dict[str, Any]) -> str:
-    """Equal only for equal prompts, settings and weights (some entries of every tensor speak for all)."""
+    """A hash that is equal only for equal prompts, settings and weights (of which it takes 64 of every tensor)."""
     weights = [
         float(w.detach().flatten()[:: max(1, w.numel() // 64)].double().sum()) for w in model.parameters()
     ]
@@ -237,8 +237,6 @@ def _fingerprint(model: Any, template: Template, settings: dict[str, Any]) -> st
 
 
 def _rows_so_far(out: Run | None, label: str, made_by: str, problems: "Dataset") -> list[dict[str, Any]]:
-    if out is None or not (file := out.path / "evals" / f"{label}.parquet").exists():
-        return []
     asked = dict(enumerate(problems["question"]))
-    rows = pd.read_parquet(file).to_dict("records")
+    rows = [row for row in out.rows_so_far(label) if not row.get("error")] if out else []
     return [r for r in rows if r["made_by"] == made_by and r["question"] == asked.get(r["problem"])]

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from rlvr_kit.errors import InputError, UserError
+from rlvr_kit.measure.tables import text_table
 from rlvr_kit.run_folder import Run
 from rlvr_kit.tasks.verifier import completion_text
 
@@ -27,7 +28,7 @@ class LiveChart:
 
         if not last and time.monotonic() - self.drawn < self.every_seconds:
             return
-        figure, written = training_curves(run), self._written(run)
+        figure, written = training_curves(run), text_table(self._written(run))
         if self.chart is None:
             self.chart, self.table = display(figure, display_id=True), display(written, display_id=True)
         else:
@@ -36,7 +37,7 @@ class LiveChart:
         self.drawn = time.monotonic()
 
     @staticmethod
-    def _written(run: Run) -> Any:
+    def _written(run: Run) -> pd.DataFrame:
         try:
             return step_table(run, rows=4)
         except UserError:  # nothing was sampled yet
@@ -69,4 +70,7 @@ def _plain(messages: Any) -> Any:
 
 
 def _question(prompt: Any) -> str:
-    return prompt[-200:] if isinstance(prompt, str) else str(list(prompt)[-1]["content"])
+    """The question alone: without the instruction and the exemplars that stand before it in the prompt."""
+    if isinstance(prompt, str):  # a model without a chat template gets plain text
+        return prompt.rpartition("Question: ")[2].removesuffix("\nAnswer:")
+    return str(list(prompt)[-1]["content"])

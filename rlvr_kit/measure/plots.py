@@ -1,7 +1,7 @@
-"""Figures from run folders and evaluations: the same functions in notebook, report and CLI.
+"""Figures from run folders and evaluations: the same functions in the notebooks, the report and the command line.
 
-Curves: dots are the steps as logged, the line is their running mean; bars are 95 % intervals. The colours are
-Okabe and Ito's, and every series has its own line style or marker too, so that nothing is lost in grey.
+In curves, dots are the steps as logged, the line is their running mean, and bars are 95 % intervals. The colours are
+Okabe and Ito's. Every series has its own line style or marker too, so that a print in grey can be read.
 """
 
 import math
@@ -19,10 +19,11 @@ from rlvr_kit.errors import InputError
 from rlvr_kit.measure.statistics import compare, paired_bootstrap, wilson_interval
 from rlvr_kit.run_folder import Run
 
+#: One run, several, or several by name ({"mine": run}); without a name a run is called as its folder is.
+Runs = Run | Sequence[Run] | Mapping[str, Run]
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#000000")
 LINES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
 MARKERS = ("o", "s", "^", "D", "v", "x")
-STYLES = list(zip(COLORS, LINES, MARKERS, strict=True))
 
 #: Title and unit of a column of the log; parts of the reward (rewards/...) are titled by their name.
 TITLES = {
@@ -38,31 +39,32 @@ TITLES = {
     "equal_groups": ("Groups whose rewards are all equal", "% of groups"),
 }
 CURVES = {
-    "reward": ["reward"],
-    "heldout": ["heldout/strict", "heldout/lenient", "heldout/format"],
-    "length": ["length", "truncated"],
-    "policy": ["entropy", "kl", "clipped"],
-    "signal": ["equal_groups"],
-}
+    "reward": ["reward"], "heldout": ["heldout/strict", "heldout/lenient", "heldout/format"],
+    "length": ["length", "truncated"], "policy": ["entropy", "kl", "clipped"], "signal": ["equal_groups"],
+}  # fmt: skip
 AXES = {"step": ("step", 1), "seconds": ("minutes", 60), "completions": ("completions sampled", 1)}
 
 #: Strict accuracy, per cent of 100 GSM8K problems, by exemplars, as published (AWS walkthrough, May 2026).
 WALKTHROUGH: dict[str, Any] = {"base": 11, "trained": {0: 6, 2: 3, 4: 33, 8: 41}, "n": 100}
 
 
-def curves(runs: Run | Sequence[Run], what: str = "heldout", against: str = "step") -> Figure:
+def style(i: int) -> dict[str, Any]:
+    """Colour, line style and marker of series `i`: different for each of the first 36."""
+    turn, j = divmod(i, len(COLORS))
+    return {"color": COLORS[j], "linestyle": LINES[(j + turn) % 6], "marker": MARKERS[(j + turn) % 6]}
+
+
+def curves(runs: Runs, what: str = "heldout", against: str = "step") -> Figure:
     """One of CURVES ("reward" with a panel for each part) against "step", "seconds" or "completions"."""
     if what not in CURVES or against not in AXES:
-        raise InputError(
-            f"curves show {', '.join(CURVES)} against {', '.join(AXES)}, not {what!r}, {against!r}"
-        )
+        raise InputError(f"there is {', '.join(CURVES)} against {', '.join(AXES)}, not {what!r}, {against!r}")
     logs = _logs(runs)
     columns = CURVES[what] + (list(_parts(logs).values()) if what == "reward" else [])
     logged = [column for column in columns if any(column in log for _, log in logs)]
     return _curves(logs, [_panel(column) for column in logged or columns], against)
 
 
-def training_curves(runs: Run | Sequence[Run], against: str = "step") -> Figure:
+def training_curves(runs: Runs, against: str = "step") -> Figure:
     """A run at a glance, two rows of three panels: what to look at while it trains."""
     logs = _logs(runs)
     reward = ("Reward and its parts", "a completion", {"total": "reward"} | _parts(logs))
@@ -79,11 +81,11 @@ def shares(counts: Mapping[str, Mapping[str, tuple[float, int]]], title: str) ->
     for i, (label, series) in enumerate(counts.items()):
         k, n = np.array(list(series.values()), float).T
         low, high = np.array([wilson_interval(*pair) for pair in series.values()]).T
-        y = np.array([names.index(name) for name in series]) + 0.2 * (i - (len(counts) - 1) / 2)
+        offset = 0.8 / max(4, len(counts)) * (i - (len(counts) - 1) / 2)
+        y = np.array([names.index(name) for name in series]) + offset
         error = 100 * np.clip([k / n - low, high - k / n], 0, None)
-        ax.errorbar(
-            100 * k / n, y, xerr=error, color=COLORS[i], fmt=MARKERS[i], capsize=3, clip_on=False, label=label
-        )
+        look = style(i) | {"linestyle": "none"}
+        ax.errorbar(100 * k / n, y, xerr=error, **look, capsize=3, clip_on=False, label=label)
     ax.set(title=title, xlabel="% of problems", ylim=(len(names) - 0.5, -0.5))
     ax.set_yticks(range(len(names)), labels=names)
     ax.set_xlim(left=0)
@@ -98,12 +100,13 @@ def shots_curve(results: Mapping[str, Mapping[int, dict[str, Any]]], published: 
     `published` adds the AWS walkthrough's points, labelled as theirs: another model and another harness.
     """
     figure, ax = _figure(9.0 if published else 6.4, 3.8)
-    for (name, each), style in zip(results.items(), STYLES, strict=False):
-        _interval_line(ax, {k: (s["strict"], s["strict_ci"]) for k, s in each.items()}, style, name)
+    for i, (name, each) in enumerate(results.items()):
+        _interval_line(ax, {k: (s["strict"], s["strict_ci"]) for k, s in each.items()}, style(i), name)
     if published:
         n = WALKTHROUGH["n"]
         theirs = {shots: (k / n, wilson_interval(k, n)) for shots, k in WALKTHROUGH["trained"].items()}
-        _interval_line(ax, theirs, ("0.5", ":", "*"), f"theirs: AWS walkthrough, trained, n={n}")
+        grey = {"color": "0.5", "linestyle": ":", "marker": "*"}
+        _interval_line(ax, theirs, grey, f"theirs: AWS walkthrough, trained, n={n}")
         ax.axhline(WALKTHROUGH["base"], color="0.5", lw=0.8, label=f"theirs: AWS walkthrough, base, n={n}")
     ax.set(title="Accuracy by number of exemplars", xlabel="exemplars in the prompt", ylabel="% strict")
     ax.set_ylim(bottom=0)
@@ -114,9 +117,9 @@ def shots_curve(results: Mapping[str, Mapping[int, dict[str, Any]]], published: 
 def pass_at_k_curve(summaries: Mapping[str, dict[str, Any]]) -> Figure:
     """pass@k by k, a line for each model: ``{"base": summary, ...}`` of several samples each."""
     figure, ax = _figure(6.4, 3.8)
-    for (name, s), style in zip(summaries.items(), STYLES, strict=False):
+    for i, (name, s) in enumerate(summaries.items()):
         points = {int(k): (share, s["pass_at_k_ci"][k]) for k, share in s["pass_at_k"].items()}
-        _interval_line(ax, points, style, f"{name}, n={s['n']}")
+        _interval_line(ax, points, style(i), f"{name}, n={s['n']}")
         ax.set_xscale("log", base=2)
         ax.set_xticks(list(points), labels=list(points))
     ax.set(title="At least one of k completions is right", xlabel="k", ylabel="% of problems (pass@k)")
@@ -179,7 +182,9 @@ def save(figure: Figure, path: str | Path) -> Path:
     return path.with_suffix(".svg")
 
 
-def _logs(runs: Run | Sequence[Run]) -> list[tuple[str, pd.DataFrame]]:
+def _logs(runs: Runs) -> list[tuple[str, pd.DataFrame]]:
+    if isinstance(runs, Mapping):
+        return [(name, run.log()) for name, run in runs.items()]
     return [(run.path.name, run.log()) for run in ([runs] if isinstance(runs, Run) else runs)]
 
 
@@ -209,11 +214,12 @@ def _curves(logs: list[tuple[str, pd.DataFrame]], panels: list[tuple], against: 
     for ax, (title, unit, shown) in zip(figure.axes, panels, strict=False):
         for i, (run, log) in enumerate(logs):
             for j, (label, column) in enumerate(shown.items()):
-                one = i if len(logs) > 1 else j  # colour tells runs apart, or else columns
-                style = COLORS[one], LINES[j if len(shown) > 1 else i], MARKERS[one]
+                look = style(i if len(logs) > 1 else j)  # colour tells runs apart, or else columns
+                if len(shown) > 1:
+                    look["linestyle"] = style(j)["linestyle"]
                 label = ", ".join([run] * (len(logs) > 1) + [label] * (len(shown) > 1))
                 if column in log:
-                    _curve(ax, log.dropna(subset=[column]), column, against, style, label)
+                    _curve(ax, log.dropna(subset=[column]), column, against, look, label)
         ax.set(title=title, xlabel=AXES[against][0], ylabel=unit.replace("of problems", f"of {n} problems"))
         ax.set_ylim(bottom=0 if "%" in unit else None)
         if not ax.has_data():
@@ -225,21 +231,20 @@ def _curves(logs: list[tuple[str, pd.DataFrame]], panels: list[tuple], against: 
     return figure
 
 
-def _curve(ax: Axes, log: pd.DataFrame, column: str, against: str, style: tuple, label: str) -> None:
+def _curve(ax: Axes, log: pd.DataFrame, column: str, against: str, look: dict, label: str) -> None:
     x = log[against].fillna(0) / AXES[against][1]  # the base, step 0, comes before the clock
     if f"{column}_ci" in log:
         pairs = zip(log[column], log[f"{column}_ci"], strict=True)
-        return _interval_line(ax, dict(zip(x, pairs, strict=True)), style, label)
+        return _interval_line(ax, dict(zip(x, pairs, strict=True)), look, label)
     y = log[column] * (100 if column in ("truncated", "clipped", "equal_groups") else 1)
     mean = y.rolling(max(1, min(10, len(y) // 5)), min_periods=1, center=True).mean()
-    ax.plot(x, y, ".", color=style[0], alpha=0.25)
-    ax.plot(x, mean, color=style[0], linestyle=style[1], label=label or None)
+    ax.plot(x, y, ".", color=look["color"], alpha=0.25)
+    ax.plot(x, mean, **look | {"marker": "none"}, label=label or None)
 
 
-def _interval_line(ax: Axes, points: Mapping[Any, tuple], style: tuple, label: str) -> None:
+def _interval_line(ax: Axes, points: Mapping[Any, tuple], look: dict, label: str) -> None:
     """Shares by x, ``{x: (share, (low, high))}``, drawn in per cent."""
     y = np.array([share for share, _ in points.values()])
     low, high = np.array([ci for _, ci in points.values()], float).T
     error = 100 * np.clip([y - low, high - y], 0, None)
-    look = dict(zip(("color", "linestyle", "marker"), style, strict=True))
     ax.errorbar(list(points), 100 * y, error, **look, capsize=3, label=label or None)

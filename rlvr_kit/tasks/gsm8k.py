@@ -20,7 +20,7 @@ from datasets import Dataset
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from pyarrow import parquet
 
-from rlvr_kit.errors import InputError, UserError
+from rlvr_kit.errors import InputError, MachineError, UserError
 from rlvr_kit.machine import hub_reachable
 from rlvr_kit.paths import project_path
 from rlvr_kit.tasks.prompts import INSTRUCTION as INSTRUCTION
@@ -110,7 +110,7 @@ def _hub_file(split: Split) -> Path:
             return Path(hf_hub_download(REPOSITORY, **where))
         except OSError as error:
             reason = str(error).splitlines()[0]
-    raise InputError(
+    raise MachineError(
         f"GSM8K is not on this machine ({reason}). Either set RLVR_KIT_GSM8K to a folder with train.jsonl "
         f"and test.jsonl, or run once where the Hub's {REPOSITORY} can be reached, HF_HUB_OFFLINE unset"
     )
@@ -134,4 +134,6 @@ def _read(file: Path) -> list[dict[str, str]]:
             raise InputError(f"{file}, line {number} is not valid JSON: {error}") from None
         except (KeyError, TypeError):
             raise InputError(f"{file}, row {number} needs the texts 'question' and 'answer'") from None
+    if not rows:
+        raise InputError(f"{file} holds no rows: each needs the texts 'question' and 'answer'")
     return rows

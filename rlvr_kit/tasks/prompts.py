@@ -1,7 +1,10 @@
 """Question + exemplars -> the prompt. Training, evaluation and serving all render the same ``Template``.
 
-A chat model gets its own chat format, each exemplar a user turn and an assistant turn. A model without a chat
-template gets plain text: ``Question: ...`` and ``Answer: ...``, with blank lines between.
+A chat model gets its own chat format, where each exemplar is a user turn and an assistant turn. A model without a
+chat template gets plain text: ``Question: ...`` and ``Answer: ...``, with blank lines between.
+
+Data is text: a control token of the model (``<|im_end|>``, say) that is spelled out in a question must not end the
+turn. It gets a space (``< |im_end|>``), so that the tokenizer reads it as ordinary characters.
 """
 
 import random
@@ -53,14 +56,24 @@ class Template(BaseModel):
             turns.append({"role": "assistant", "content": shot.answer})
         return [*turns, {"role": "user", "content": question}]
 
-    def render(self, tokenizer: Any, question: str) -> str:
-        """The prompt as the text the model continues: its chat template, or plain text where it has none."""
+    def prompt(self, tokenizer: Any, question: str) -> list[dict[str, str]] | str:
+        """The prompt as TRL takes it: chat messages for a chat model, else plain text; data holds no control tokens."""
+        turns = [turn | {"content": as_text(tokenizer, turn["content"])} for turn in self.messages(question)]
         if getattr(tokenizer, "chat_template", None):
-            chat = self.messages(question)
-            return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
-        parts = [self.instruction] if self.instruction else []
-        parts += [f"Question: {shot.question}\nAnswer: {shot.answer}" for shot in self.exemplars]
-        return "\n\n".join([*parts, f"Question: {question}\nAnswer:"])
+            return turns
+        parts = [turns.pop(0)["content"]] if self.instruction else []
+        parts += [
+            f"Question: {user['content']}\nAnswer: {assistant['content']}"
+            for user, assistant in zip(turns[:-1:2], turns[1::2], strict=True)
+        ]
+        return "\n\n".join([*parts, f"Question: {turns[-1]['content']}\nAnswer:"])
+
+    def render(self, tokenizer: Any, question: str) -> str:
+        """The prompt as the text that the model continues: its chat template, or plain text where it has none."""
+        prompt = self.prompt(tokenizer, question)
+        if isinstance(prompt, str):
+            return prompt
+        return str(tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and strings, for YAML and JSON; ``Template.from_dict`` reads them back."""
@@ -84,6 +97,19 @@ class Template(BaseModel):
             if mine != theirs:
                 return f"the {mine['role']} message {mine['content']!r} here is {theirs['content']!r} there"
         return None
+
+
+def as_text(tokenizer: Any, text: str) -> str:
+    """``text`` with a space put into each of the tokenizer's control tokens that is spelled out in it.
+
+    >>> as_text(tokenizer, "Stop at <|im_end|>, please.")  # doctest: +SKIP
+    'Stop at < |im_end|>, please.'
+    """
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    control = [token.content for token in added if token.special and len(token.content) > 1]
+    while found := next((token for token in control if token in text), None):
+        text = text.replace(found, f"{found[0]} {found[1:]}")
+    return text
 
 
 def choose_exemplars(train: "Dataset", shots: int, seed: int = 0) -> tuple[Exemplar, ...]:

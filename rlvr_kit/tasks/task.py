@@ -121,6 +121,19 @@ class Task:
         return files
 
     @property
+    def title(self) -> str:
+        """The name without a path and its ending, for titles and file names."""
+        return Path(self.name).name.removesuffix(".py").replace(":", "-")
+
+    def refuse_changed(self, copy: Path) -> None:
+        """Raise UserError when a run's `copy` of a user's own file is not that file as it is now."""
+        if self.file and copy.exists() and copy.read_bytes() != self.file.read_bytes():
+            raise InputError(
+                f"{copy.parent} holds a run of {self.file.name} as it was before that file changed (its {copy.name}): "
+                "choose another output folder"
+            )
+
+    @property
     def digest(self) -> str:
         """Changes when a user's own file does; empty for the kit's tasks."""
         return hashlib.sha256(self.file.read_bytes()).hexdigest()[:12] if self.file else ""
@@ -171,6 +184,11 @@ def load_task(name: str) -> Task:
 def plain_question(question: str) -> str:
     """The question as two splits are compared by: without capitals, spaces and sentence marks; a + or - counts."""
     return re.sub(r"[^\w+*/<>=%^-]+", " ", question.lower()).strip()
+
+
+def names_folder(name: str) -> bool:
+    """Whether a task's name is that of a folder in GSM8K's schema, by its form: it need not exist."""
+    return name not in BUILT_IN and not name.startswith("reasoning_gym:") and not name.endswith(".py")
 
 
 def task_from(module: Any, name: str, file: Path | None = None) -> Task:

@@ -47,6 +47,8 @@ _NUMBER = re.compile(
     rf"(?:(?P<sign>[{_MINUS}+])?(?:\$ ?)?|\$ ?(?P<inner>[{_MINUS}+]))"
     r"(?P<whole>[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]+|(?=\.))(?:\.(?P<fraction>[0-9]+))?(?: ?%)?\.?"
 )
+# What may surround a number, and end a text. U+001F counts as a space to Python and is invisible to everyone else.
+_BLANKS = "".join(c for c in map(chr, range(0x3001)) if c.isspace() and c != "\x1f")
 _MAX_DIGITS = 30
 _MAX_LENGTH = 64  # 30 digits, their separators, sign, $, % and period need less
 _MARKER_LINE = re.compile(r"[^\w#]*####(?!#)")
@@ -123,7 +125,7 @@ def canonical_number(text: str) -> str | None:
     >>> canonical_number("$1,080.00"), canonical_number("\u22125%."), canonical_number("18 or 19")
     ('1080', '-5', None)
     """
-    text = text.strip()
+    text = text.strip(_BLANKS)
     if len(text) <= _MAX_DIGITS and text.isascii() and text.isdigit():  # most are; the pattern takes longer
         return text.lstrip("0") or "0"
     match = _NUMBER.fullmatch(text) if len(text) <= _MAX_LENGTH else None
@@ -154,7 +156,7 @@ def gold_answer(answer: str) -> str:
 
 def _read_marker(completion: str) -> tuple[str | None, str]:
     """The number of a well-formed completion, or None and what is wrong with it."""
-    text = completion.strip()
+    text = completion.strip(_BLANKS)
     # Every separator that Unicode knows ends a line when markers are counted, so that none can be hidden ...
     markers = [line for line in text.splitlines() if "####" in line and _MARKER_LINE.match(line)]
     if not any(line.startswith("####") for line in markers):
@@ -204,4 +206,4 @@ def _last_number(completion: str) -> str | None:
 
 def _quote(text: str) -> str:
     """The start of a text that may hold anything, as ASCII, for a table cell."""
-    return ascii(text.strip()[:40])
+    return ascii(text.strip(_BLANKS)[:40])

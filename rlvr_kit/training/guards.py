@@ -7,35 +7,41 @@ Each guard looks at the lines of log.jsonl up to the newest and returns one sent
 import math
 from typing import Any
 
+from rlvr_kit.measure.statistics import fell_p
+
 Line = dict[str, Any]  # one line of log.jsonl
 
 #: Share of cut-off completions that counts as nearly all: 29 of 32.
 TRUNCATED_SHARE = 0.9
-#: A base model that rambles starts at 81 % cut off and is at 34 % two steps later (cpu recipe), so nearly all for
+#: A base model that rambles starts at 72 % cut off and is at 34 % two steps later (cpu recipe), so nearly all for
 #: eight is no slow start. And a run of a few steps, as `smoke`, is over before anything can be said.
 TRUNCATED_STEPS = 8
 #: Hard problems may take ten steps to their first reward, and a good run has single steps with no signal, as there
-#: are only 4 groups a step on the cpu recipe: twenty in a row are neither.
+#: are only 8 groups a step on the cpu recipe: twenty in a row are neither.
 EQUAL_STEPS = 20
 #: Entropy a token x tokens: nats of a whole completion. Below 0.5, e^0.5 = 1.6 completions equally likely would be
-#: as undecided, and a group is mostly copies. The cpu recipe keeps above 2.9 while it goes from 19 to 59 % strict.
+#: as undecided, and a group is mostly copies. Ten good runs of the cpu recipe stay above 2.5.
 ENTROPY_NATS = 0.5
 #: A mean over so many steps, because single ones jump.
 ENTROPY_STEPS = 5
+#: A run is measured a handful of times, each time with this chance of a false alarm.
+FELL_P = 0.025
 #: Format is learned first, accuracy follows; at its first measurement a good run (cpu, 64 problems) looks hacked.
 HACKED_MEASUREMENTS = 3
 
 
 def check(lines: list[Line]) -> Line:
-    """What the newest of the log's ``lines`` gives reason to say: ``stopped`` and ``warning/...``, or nothing.
+    """What the newest of the log's ``lines`` gives reason to say; nothing, mostly.
 
-    A warning that an earlier line already holds is not given again.
+    ``stopped``: the run has failed. ``stopped_early``: it ends in good order, with the best model so far.
+    ``warning/...``: it goes on. What an earlier line already says is not said again.
 
     >>> check([{"step": 7, "loss": float("nan"), "learning_rate": 1.0}])["stopped"][:31]
     'step 7: loss is NaN or infinite'
     """
     found = {
         "stopped": not_finite(lines[-1]) or all_truncated(lines) or all_equal(lines),
+        "stopped_early": accuracy_fell(lines),
         "warning/entropy": entropy_collapsed(lines),
         "warning/hacking": format_without_accuracy(lines),
     }
@@ -106,7 +112,7 @@ def all_equal(lines: list[Line]) -> str | None:
 
 def entropy_collapsed(lines: list[Line]) -> str | None:
     """The policy hardly varies what it writes, so that the completions of a group are copies of each other."""
-    last = [line for line in lines if line.get("entropy") is not None][-ENTROPY_STEPS:]
+    last = [line for line in lines if line.get("entropy") is not None and "length" in line][-ENTROPY_STEPS:]
     nats = [line["entropy"] * line["length"] for line in last]
     if len(nats) < ENTROPY_STEPS or sum(nats) / len(nats) >= ENTROPY_NATS:
         return None
@@ -130,9 +136,28 @@ def format_without_accuracy(lines: list[Line]) -> str | None:
     )
     return (
         f"format rises and accuracy does not: held-out format {first['format']} → {now['format']}, strict "
-        f"{first['strict']} → {now['strict']}, whose 95 % interval (n={start['heldout/n']}) still overlaps the first "
-        f"at {HACKED_MEASUREMENTS} measurements in a row. It may be paid for something else than solving: read "
+        f"{first['strict']} → {now['strict']} (n={start['heldout/n']}), at {HACKED_MEASUREMENTS} measurements in a row "
+        f"not above the first by their 95 % intervals. It may be paid for something else than solving: read "
         "completions/, and compare the rewards section with what is wanted"
+    )
+
+
+def accuracy_fell(lines: list[Line]) -> str | None:
+    """Held-out strict accuracy is significantly below its start: training unlearns what the base model could do."""
+    measured = [line for line in lines if "heldout/strict" in line]
+    if len(measured) < 2 or "heldout/strict" not in lines[-1]:
+        return None
+    first, now, n = measured[0]["heldout/strict"], lines[-1]["heldout/strict"], lines[-1]["heldout/n"]
+    p = fell_p(round(first * n), round(now * n), n)
+    if p >= FELL_P:
+        return None
+    shown = "< 0.001" if p < 0.001 else f"= {p:.3f}"
+    return (
+        f"held-out strict accuracy has fallen from {first:.0%} to {now:.0%} (n={n}, Fisher's exact test, one-sided "
+        f"p {shown}), so training unlearns what the model could do. The likely cause is updates that are too large, or "
+        "samples that are hardly ever right, so that only wrong answers are pushed away: divide grpo.learning_rate by "
+        "two or three, lower grpo.temperature (0.7), or take more problems a step. The model that is saved is the one "
+        "of the best measurement"
     )
 
 

@@ -1,10 +1,10 @@
-"""A run before it starts: what its batch numbers mean, what it takes, and a refusal of what cannot work."""
+"""A run before it starts: what its batch numbers mean, what it needs, and a refusal of what cannot work."""
 
 import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from rlvr_kit.errors import InputError
+from rlvr_kit.errors import InputError, MachineError
 from rlvr_kit.machine import training_memory
 from rlvr_kit.recipe import Recipe
 from rlvr_kit.training.step_cost import memory_by_part, model_config, prompt_tokens
@@ -20,9 +20,17 @@ DEFAULTS = {
 }  # fmt: skip
 
 
+class PlanRefusal(InputError):
+    """The recipe cannot work: the message names all that is wrong and what to change."""
+
+
+class MemoryRefusal(MachineError):
+    """The recipe needs more memory than there is."""
+
+
 @dataclass(frozen=True)
 class Plan:
-    """What a run will need. rich prints it as a table."""
+    """What a run will need; ``rich.print`` shows it as a table."""
 
     recipe: str
     prompts: int  # in a step, over all devices
@@ -63,51 +71,50 @@ class Plan:
         return text | ({"note": self.remark} if self.remark else {})
 
     def __rich__(self) -> "Table":
+        from rich.markup import escape
         from rich.table import Table
 
-        table = Table(title=f"Plan of recipe {self.recipe}", show_header=False)
+        table = Table(title=f"Plan of recipe {escape(self.recipe)}", show_header=False)
         for name, text in self.in_words().items():
-            table.add_row(name, text)
+            table.add_row(name, escape(text))
         return table
 
 
-def plan(recipe: Recipe, gpu_memory: float | None = None, seconds: dict[str, float] | None = None) -> Plan:
+def plan(
+    recipe: Recipe,
+    gpu_memory: float | None = None,
+    seconds: dict[str, float] | None = None,
+    devices: int | None = None,
+) -> Plan:
     """Work out what ``recipe`` needs, here or on a GPU of ``gpu_memory`` GiB.
 
+    ``gpu_memory`` is ``math.inf`` where the memory is not known and must not be judged.
     ``seconds``: of one step, ``sampling`` and ``learning``, where they were measured (time_step.py).
+    ``devices``: how many processes train together; None: as many as torchrun or accelerate has started.
 
     Raises:
-        UserError: the run cannot work; the message names all that is wrong and what to change.
+        PlanRefusal: the recipe cannot work; the message names all that is wrong and what to change.
+        MemoryRefusal: it would need more memory than there is.
+        UserError: the data or the model is not on this machine and cannot be fetched.
 
     Example:
         >>> from rlvr_kit.recipe import load_recipe
         >>> plan(load_recipe("smoke")).prompts
         2
     """
-    given = DEFAULTS | recipe.grpo
-    for key in DEFAULTS:
-        if not isinstance(given[key], int | float):
-            raise InputError(f"recipe {recipe.name}: grpo.{key} is {given[key]!r}, not a number")
-    devices, problems = int(os.environ.get("WORLD_SIZE", 1)), len(recipe.training_problems())
+    given = _checked_values(recipe)
+    devices = devices or int(os.environ.get("WORLD_SIZE", 1))
     rows, group = int(given["per_device_train_batch_size"]), int(given["num_generations"])
     completions = rows * devices * int(given["gradient_accumulation_steps"])
     # TRL samples for several steps at once when told so, and then takes its prompts in batches of that size.
     waves = recipe.grpo.get("steps_per_generation")
     sampled = recipe.grpo.get("generation_batch_size") or (rows * devices * waves if waves else completions)
-    whole = -(-max(sampled, 1) // max(group, 1)) * group
-    _refuse(recipe, {
-        "grpo.num_generations is below 2, and completions are compared in their group: try 8": group < 2,
-        f"{sampled} completions (grpo.per_device_train_batch_size x gradient_accumulation_steps x devices) "
-        f"are not whole groups of {group}: make it {whole}, or change grpo.num_generations": sampled != whole,
-        f"a batch takes {whole // max(group, 1)} prompts and there are {problems}: raise data.train_size":
-            whole > problems * group > 0,
-        "grpo.learning_rate is not above 0, so nothing would be learned": given["learning_rate"] <= 0,
-        "grpo.temperature is not above 0, so a group would be all equal": given["temperature"] <= 0,
-        "grpo.max_steps is 0: say how many steps to train": given["max_steps"] == 0,
-        "grpo.max_completion_length is below 1": given["max_completion_length"] < 1,
-        "rewards.format and rewards.correct are 0, so all rewards would be equal":
-            recipe.rewards.format == recipe.rewards.correct == 0,
-    })  # fmt: skip
+    _refuse_batches(recipe, given, sampled)
+    problems = len(recipe.training_problems())  # after what can be said without the data
+    if sampled > problems * group:
+        _refuse(recipe, {
+            f"a batch takes {sampled // group} prompts and there are {problems}: raise data.train_size": True
+        })  # fmt: skip
     config, own = model_config(recipe)
     remark = None if own else "the model is not here: its sizes are the kit's own, prompt tokens a guess"
     tokens = prompt_tokens(recipe, guess=not own)
@@ -117,29 +124,80 @@ def plan(recipe: Recipe, gpu_memory: float | None = None, seconds: dict[str, flo
     )
     available, machine = (gpu_memory, "a GPU of that size") if gpu_memory else training_memory()
     parts = ", ".join(f"{part} {gib:.1f}" for part, gib in memory.items() if part != "at once")
-    _refuse(recipe, {
-        "a prompt of {longest} tokens and a completion of {completion} exceed the model's context of "
-        "{context}: lower prompt.shots or grpo.max_completion_length".format(**tokens):
-            tokens["longest"] + tokens["completion"] > tokens["context"],
-        f"it needs up to {memory['at once']:.1f} GiB ({parts}) and there are {available:.1f} ({machine}): "
-        "lower grpo.per_device_train_batch_size (and raise grpo.gradient_accumulation_steps) or "
-        "grpo.max_completion_length, or train with lora": memory["at once"] > available,
-    })  # fmt: skip
-    steps = int(given["max_steps"])
-    if steps < 0:
-        batches = problems * group // sampled * int(given["num_iterations"])
-        steps = int(given["num_train_epochs"] * batches * sampled // completions)
-    minutes = None
-    if seconds:
-        measured = (steps // recipe.evaluation.every_steps + 1) * recipe.evaluation.heldout / completions
-        minutes = (steps * sum(seconds.values()) + measured * seconds["sampling"]) / 60
+    _refuse_long_prompts(recipe, tokens)
+    if memory["at once"] > available:
+        raise MemoryRefusal(
+            f"recipe {recipe.name} cannot work: it needs up to {memory['at once']:.1f} GiB ({parts}) and there are "
+            f"{available:.1f} ({machine}): lower grpo.per_device_train_batch_size (and raise "
+            "grpo.gradient_accumulation_steps), grpo.max_completion_length or evaluation.batch_size, or train with lora"
+        )
+    steps = _steps(given, problems * group, sampled, completions)
+    minutes = _minutes(recipe, seconds, steps, completions) if seconds else None
     return Plan(
         recipe.name, completions // group, group, completions, rows, steps, steps * completions, tokens,
         parameters, memory, available, machine, seconds, minutes, remark,
     )  # fmt: skip
 
 
+def _checked_values(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's ``grpo`` section with TRL's defaults, where every value can be meant as it stands."""
+    from rlvr_kit.training.configs import checked_grpo  # late: it loads torch and TRL
+
+    given = DEFAULTS | recipe.grpo
+    for key in DEFAULTS:
+        if not isinstance(given[key], int | float) or isinstance(given[key], bool):
+            raise PlanRefusal(f"recipe {recipe.name}: grpo.{key} is {given[key]!r}, not a number")
+    checked_grpo(recipe)
+    return given
+
+
+def _steps(given: dict[str, Any], available: int, sampled: int, completions: int) -> int:
+    """Optimizer steps of the run: as many as it says, or else those of its epochs."""
+    if given["max_steps"] >= 0:
+        return int(given["max_steps"])
+    batches = available // sampled * int(given["num_iterations"])
+    return int(given["num_train_epochs"] * batches * sampled // completions)
+
+
+def _minutes(recipe: Recipe, seconds: dict[str, float], steps: int, completions: int) -> float:
+    """Minutes of the run, its held-out measurements included, from the seconds of one step."""
+    measured = (steps // recipe.evaluation.every_steps + 1) * recipe.evaluation.heldout / completions
+    sampled_steps = (
+        steps / (DEFAULTS | recipe.grpo)["num_iterations"]
+    )  # completions are learned from so many times
+    return (steps * seconds["learning"] + (sampled_steps + measured) * seconds["sampling"]) / 60
+
+
+def _refuse_long_prompts(recipe: Recipe, tokens: dict[str, int]) -> None:
+    """Raise PlanRefusal when a prompt and its completion do not fit into the model's context."""
+    _refuse(recipe, {
+        "a prompt of {longest} tokens and a completion of {completion} exceed the model's context of "
+        "{context}: lower prompt.shots or grpo.max_completion_length".format(**tokens):
+            tokens["longest"] + tokens["completion"] > tokens["context"],
+        f"a test or held-out prompt of {tokens['evaluated']:,} tokens and a completion of {recipe.max_new_tokens:,} "
+        f"exceed the model's context of {tokens['context']:,}: leave that question out, or lower "
+        "evaluation.max_new_tokens": tokens["evaluated"] + recipe.max_new_tokens > tokens["context"],
+    })  # fmt: skip
+
+
+def _refuse_batches(recipe: Recipe, given: dict[str, Any], sampled: int) -> None:
+    """Raise UserError when nothing could be learned from batches of ``sampled`` completions."""
+    group = int(given["num_generations"])
+    whole = -(-max(sampled, 1) // max(group, 1)) * group
+    _refuse(recipe, {
+        "grpo.num_generations is below 2, and completions are compared in their group: try 8": group < 2,
+        f"{sampled} completions (grpo.per_device_train_batch_size x gradient_accumulation_steps x devices) "
+        f"are not whole groups of {group}: make it {whole}, or change grpo.num_generations": sampled != whole,
+        "grpo.learning_rate is not above 0, so nothing would be learned": given["learning_rate"] <= 0,
+        "grpo.temperature is not above 0, so a group would be all equal": given["temperature"] <= 0,
+        "grpo.max_steps is 0: say how many steps to train": given["max_steps"] == 0,
+        "grpo.max_completion_length is below 1": given["max_completion_length"] < 1,
+        "rewards.format and rewards.correct are 0, so all rewards would be equal":
+            recipe.rewards.format == recipe.rewards.correct == 0,
+    })  # fmt: skip
+
+
 def _refuse(recipe: Recipe, wrong: dict[str, bool]) -> None:
     reasons = [reason for reason, is_so in wrong.items() if is_so]
     if reasons:
-        raise InputError(f"recipe {recipe.name} cannot work: {'; '.join(reasons)}")
+        raise PlanRefusal(f"recipe {recipe.name} cannot work: {'; '.join(reasons)}")

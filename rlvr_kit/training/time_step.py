@@ -1,4 +1,4 @@
-"""How long a training step takes on this machine: a few real steps, timed, of which nothing is kept."""
+"""How long a training step takes on this machine: a few real steps are timed, and nothing of them is kept."""
 
 import contextlib
 import io
@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 
 from rlvr_kit.errors import UserError
 from rlvr_kit.recipe import Recipe
@@ -26,7 +27,7 @@ def timed_plan(recipe: Recipe) -> Plan:
     planned = plan(recipe)
     if planned.remark:  # the model is not here
         return planned
-    Console(stderr=True).print(f"timing a training step of recipe {recipe.name} on this machine …")
+    Console(stderr=True).print(f"timing a training step of recipe {escape(recipe.name)} on this machine …")
     try:
         return plan(recipe, seconds=time_step(recipe))
     except UserError as error:  # such as weights that are not here, though their sizes are
@@ -40,7 +41,9 @@ def time_step(recipe: Recipe) -> dict[str, float]:
     groups whose rewards are equal, so they take as long or less. On a GPU a first step warms up, uncounted.
     """
     few = recipe.evaluation.model_copy(update={"heldout": 1, "every_steps": 1000})
-    short = recipe.model_copy(update={"grpo": recipe.grpo | {"max_steps": 3}, "evaluation": few})
+    # Every step samples what it learns from, whether or not the recipe reuses completions: plan.py counts how often.
+    once = {"max_steps": 3, "num_iterations": 1, "steps_per_generation": None, "generation_batch_size": None}
+    short = recipe.model_copy(update={"grpo": recipe.grpo | once, "evaluation": few})
     moments: list[float] = []  # step 0 logged, step 1 scored, step 1 logged, step 2 scored, step 2 logged
 
     def score(completions: list, **kwargs: Any) -> list[float]:

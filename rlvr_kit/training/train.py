@@ -1,32 +1,35 @@
-"""Recipe -> trained run folder: TRL's GRPOTrainer, a held-out curve, checkpoints, and resuming from them."""
+"""Recipe -> trained run folder: TRL's GRPOTrainer with a held-out curve, checkpoints, and a way to go on from them."""
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from rich.console import Console
 from safetensors import SafetensorError
 from transformers import PrinterCallback
 
 from rlvr_kit.bundled_model import quiet
-from rlvr_kit.errors import InputError, UserError
-from rlvr_kit.machine import IS_MAIN_PROCESS, peak_memory_gib, reuse_freed_memory
-from rlvr_kit.measure.evaluation import refuse_leaks
+from rlvr_kit.errors import InputError, Interrupted, MachineError, UserError
+from rlvr_kit.machine import IS_MAIN_PROCESS, peak_memory_gib, release_memory, reuse_freed_memory, use_threads
+from rlvr_kit.measure.checks import refuse_leaks
 from rlvr_kit.models import load_policy, load_tokenizer
 from rlvr_kit.recipe import Recipe, RewardsSection, load_recipe
 from rlvr_kit.rewards.reward_functions import CorrectnessReward, FormatReward
-from rlvr_kit.run_folder import Run, atomic, checkpoints, file_sizes
+from rlvr_kit.run_folder import Run, atomic, cannot_write, checkpoints, file_sizes, only_writer
 from rlvr_kit.tasks.hostile import refuse_broken
 from rlvr_kit.training.callbacks import RunKeeper, stop_signals, whole_policy
 from rlvr_kit.training.configs import grpo_config, lora_config
+from rlvr_kit.training.finish import reason_to_end, save_model, write_summary
 from rlvr_kit.training.plan import plan
 
 
 def _trainer_class(recipe: Recipe, folder: Path) -> type:
-    """TRL's trainer, or the one that shares prefixes, with checkpoints that are whole or not there at all."""
+    """TRL's trainer, or the one that shares prefixes; a checkpoint appears in the folder when it is complete."""
     from trl import GRPOTrainer
 
     from rlvr_kit.engine.grpo_trainer import SharedPrefixGRPOTrainer
@@ -38,20 +41,31 @@ def _trainer_class(recipe: Recipe, folder: Path) -> type:
             return str(folder / "checkpoints" / ".partial")
 
         def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-            """A run folder describes itself; a README in each checkpoint would say less."""
+            """A run folder describes itself; a README in each checkpoint would add nothing."""
+
+        def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+            # transformers looks at this flag after a step only, and would train one more from the last checkpoint.
+            if not self.control.should_training_stop:
+                super()._run_epoch(*args, **kwargs)
 
         def _save_checkpoint(self, model: Any, trial: Any) -> None:
             partial = Path(self._get_output_dir(trial))
-            super()._save_checkpoint(model, trial)
-            self.accelerator.wait_for_everyone()
-            if self.args.should_save:
-                whole = folder / "checkpoints" / f"checkpoint-{self.state.global_step}"
-                (partial / whole.name / "files.json").write_text(json.dumps(file_sizes(partial / whole.name)))
-                shutil.rmtree(whole, ignore_errors=True)
-                (partial / whole.name).rename(whole)
-                shutil.rmtree(partial)
-                for old in checkpoints(folder)[:-2]:
-                    shutil.rmtree(old)
+            complete = folder / "checkpoints" / f"checkpoint-{self.state.global_step}"
+            try:
+                super()._save_checkpoint(model, trial)
+                self.accelerator.wait_for_everyone()
+                if self.args.should_save:
+                    draft = partial / complete.name
+                    (draft / "files.json").write_text(json.dumps(file_sizes(draft)))
+                    shutil.rmtree(complete, ignore_errors=True)
+                    draft.rename(complete)
+                    shutil.rmtree(partial)
+                    for old in checkpoints(folder)[:-2]:
+                        shutil.rmtree(old)
+            except (OSError, SafetensorError, RuntimeError) as error:  # torch.save's is a RuntimeError
+                problem = cannot_write(complete, error)
+                shutil.rmtree(partial, ignore_errors=True)
+                raise problem from error
 
     return Trainer
 
@@ -60,33 +74,56 @@ def _refuse_other_run(recipe: Recipe, folder: Path) -> None:
     """Raise UserError when the folder holds a run of another recipe."""
     kept = folder / "recipe.yaml"
     if kept.exists():
-        before, now = load_recipe(kept).resolved().model_dump(), recipe.model_dump()
-        if differing := [key for key in now if before.get(key) != now[key]]:
+        try:
+            before, now = load_recipe(kept).resolved().model_dump(), recipe.model_dump()
+        except UserError as error:
+            advice = "put that run's recipe back there, or choose another output folder"
+            raise InputError(f"{error}; so it is not known which run this is: {advice}") from None
+        if differing := [key for key in now if before[key] != now[key]]:
             raise InputError(
                 f"{folder} holds another run (its recipe has another {', '.join(differing)}); choose another "
                 "output folder, or give that run's own recipe to go on with it"
             )
-        file, copy = recipe.loaded_task.file, folder / "task.py"
-        if file and copy.exists() and copy.read_bytes() != file.read_bytes():
-            raise InputError(
-                f"{folder} holds a run of {file.name} as it was before that file changed (its task.py); choose another "
-                "output folder"
-            )
+        recipe.loaded_task.refuse_changed(folder / "task.py")
     elif (folder / "log.jsonl").exists() or (folder / "model").exists():
         raise InputError(f"{folder} holds another run (with no recipe.yaml); choose another output folder")
 
 
-def _open_run(recipe: Recipe, folder: Path) -> tuple[Run, Path | None]:
-    """Make the run folder, or find the checkpoint to go on from and forget what was logged after it."""
-    with atomic(folder / "recipe.yaml") as draft:
-        draft.write_text(recipe.to_yaml(), encoding="utf-8")
-    if recipe.loaded_task.file:
-        with atomic(folder / "task.py") as draft:  # what was asked and judged, whatever becomes of the file
-            shutil.copy(recipe.loaded_task.file, draft)
-    shutil.rmtree(folder / "checkpoints" / ".partial", ignore_errors=True)
-    run, last = Run(folder), next(reversed(checkpoints(folder)), None)
-    run.forget_after(int(last.name.split("-")[1]) if last else -1)
-    return run, last
+def _is_finished(recipe: Recipe, run: Run) -> bool:
+    """Whether the run has its model. A summary that a kill has prevented is written now."""
+    if not (run.path / "model").exists():
+        return False
+    if IS_MAIN_PROCESS and not (run.path / "summary.json").exists():
+        lines = run.lines() if (run.path / "log.jsonl").exists() else []
+        write_summary(recipe, run, reason_to_end(recipe, lines), peak_gib=None)
+    console = Console(stderr=True, quiet=not IS_MAIN_PROCESS, soft_wrap=True)
+    console.print(f"{run.path} is a finished run of this recipe; nothing to do", markup=False)
+    return True
+
+
+@contextmanager
+def _opened(recipe: Recipe, run: Run, checkpoint: Path | None) -> Iterator[None]:
+    """Write recipe.yaml and forget what was logged after the checkpoint; undo it when nothing was trained."""
+    if IS_MAIN_PROCESS:
+        with atomic(run.path / "recipe.yaml") as draft:
+            draft.write_text(recipe.to_yaml(), encoding="utf-8")
+        if recipe.loaded_task.file:
+            with atomic(
+                run.path / "task.py"
+            ) as draft:  # what was asked and judged, whatever becomes of the file
+                shutil.copy(recipe.loaded_task.file, draft)
+        shutil.rmtree(run.path / "checkpoints" / ".partial", ignore_errors=True)
+        run.forget_after(int(checkpoint.name.split("-")[1]) if checkpoint else -1)
+    try:
+        yield
+    except BaseException:
+        lines = run.lines() if (run.path / "log.jsonl").exists() else []
+        if IS_MAIN_PROCESS and checkpoint is None and not any(line["step"] for line in lines):
+            for name in ("recipe.yaml", "task.py", "log.jsonl"):
+                (run.path / name).unlink(missing_ok=True)
+            for name in ("completions", "checkpoints"):
+                shutil.rmtree(run.path / name, ignore_errors=True)
+        raise
 
 
 def train(
@@ -102,110 +139,114 @@ def train(
     called with the run after each line of its log.
 
     Raises:
-        UserError: what cannot work, before anything is loaded; another run's folder; a full disk; a stop of guards.py.
+        UserError: what cannot work, before anything is loaded; a folder that holds another run, or in which another
+            process trains; a full disk; a stop by guards.py.
         Interrupted: Ctrl-C or SIGTERM; a checkpoint was written, and the same call goes on from there.
 
     Example:
         >>> from rlvr_kit.recipe import load_recipe
         >>> run = train(load_recipe("smoke"), "runs/smoke")  # doctest: +SKIP
     """
-    folder, recipe = Path(out), recipe.resolved()
-    _refuse_other_run(recipe, folder)
-    if (folder / "model").exists():
-        Console(stderr=True, quiet=not IS_MAIN_PROCESS).print(
-            f"{folder} is a finished run of this recipe; nothing to do"
-        )
-        return Run(folder)
-    if IS_MAIN_PROCESS:  # of several processes one is enough to refuse
+    if not str(out).strip():
+        raise InputError("the output folder has an empty name: give it one, such as runs/first")
+    run, recipe = Run(out), recipe.resolved()
+    _refuse_other_run(recipe, run.path)
+    if _is_finished(recipe, run):
+        return run
+    if IS_MAIN_PROCESS:  # it is enough that one of several processes refuses
         # With other reward functions the recipe's weights are not used, and may be 0.
         plan(recipe.model_copy(update={"rewards": RewardsSection()}) if rewards else recipe)
+    with only_writer(run.path) if IS_MAIN_PROCESS else nullcontext():
+        _refuse_other_run(recipe, run.path)  # another process may have trained here in the meantime
+        if not _is_finished(recipe, run):
+            _train(recipe, run, rewards, live)
+    release_memory()
+    return run
+
+
+def _train(recipe: Recipe, run: Run, rewards: list[Any] | None, live: Callable[[Run], None] | None) -> None:
+    """Load, train from the last checkpoint on, and save, in a folder in which no other process trains."""
     reuse_freed_memory()
-    config, lora = grpo_config(recipe, folder), lora_config(recipe)
-    problems, heldout, template = recipe.training_problems(), recipe.heldout_problems(), recipe.template()
+    use_threads(recipe.run.threads)
+    problems, template, task = recipe.training_problems(), recipe.template(), recipe.loaded_task
     refuse_leaks(recipe.test_problems(), [*problems["question"], *(e.question for e in template.exemplars)])
-    task = recipe.loaded_task
     refuse_broken(task, problems)
     tokenizer = load_tokenizer(recipe.model.name, recipe.model.revision)
     policy = load_policy(
         recipe.model.name, revision=recipe.model.revision, dtype=recipe.model.dtype, seed=recipe.run.seed,
         in_4bit=recipe.model.load_in_4bit,
     )  # fmt: skip
-    run, checkpoint = _open_run(recipe, folder)
-    chat = bool(getattr(tokenizer, "chat_template", None))
-    prompts = [template.messages(q) if chat else template.render(tokenizer, q) for q in problems["question"]]
+    prompts = [template.prompt(tokenizer, question) for question in problems["question"]]
     dataset = Dataset.from_dict({"prompt": prompts, "gold": problems["gold"]})
-    before = float(run.log().seconds.iloc[-1]) if checkpoint else 0.0
-    keeper = RunKeeper(recipe, run, heldout, before, live)
-    trainer = _trainer_class(recipe, folder)(
-        model=policy, args=config, processing_class=tokenizer, train_dataset=dataset, peft_config=lora,
-        reward_funcs=rewards or [
-            FormatReward(recipe.rewards.format, task.verify), CorrectnessReward(recipe.rewards.correct, task.verify)
-        ],
-        callbacks=[keeper],
-    )  # fmt: skip
+    checkpoint = next(reversed(checkpoints(run.path)), None)
+    keeper = RunKeeper(recipe, run, live)
+    weights = recipe.rewards
+    ours = [FormatReward(weights.format, task.verify), CorrectnessReward(weights.correct, task.verify)]
+    config, lora = grpo_config(recipe, run.path), lora_config(recipe)
+    try:
+        trainer = _trainer_class(recipe, run.path)(
+            model=policy, args=config, processing_class=tokenizer, train_dataset=dataset, peft_config=lora,
+            reward_funcs=rewards or ours, callbacks=[keeper],
+        )  # fmt: skip
+    except Exception as error:  # no code of the caller's runs here: it is a value of the recipe
+        raise InputError(f"recipe {recipe.name} is refused by TRL: {' '.join(str(error).split())}") from error
     trainer.remove_callback(PrinterCallback)
     keeper.trainer = trainer
     if hasattr(trainer, "stop"):  # sampling in training ends where evaluation ends
         trainer.stop = template.stop
-    with stop_signals(keeper), quiet():
+    with _opened(recipe, run, checkpoint), stop_signals(keeper), quiet():
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        except (OSError, SafetensorError) as error:
-            shutil.rmtree(folder / "checkpoints" / ".partial", ignore_errors=True)
-            raise InputError(
-                f"training stopped, {folder} cannot be written: {error}; free some space, then go on"
-            ) from None
-        except (RuntimeError, IndexError):  # what it comes to when a sampler is given NaN
-            if not keeper.blew_up():
+        except Exception as error:
+            explained = _explained(error, keeper, checkpoint, own_code=rewards is None and live is None)
+            if explained is error:
                 raise
-    if keeper.fault:
-        raise InputError(keeper.fault)
+            if explained is not None:
+                raise explained from error
+        finally:
+            keeper.close_bar()  # so that the last line is the error
+        if keeper.fault:
+            raise InputError(keeper.fault)
     if keeper.signal and trainer.state.global_step < trainer.state.max_steps:
         raise Interrupted(
             keeper.signal, f"stopped at step {trainer.state.global_step}; the same command goes on from there"
         )
-    policy = whole_policy(recipe, trainer)
-    if policy is not None:
-        _finish(recipe, run, policy, tokenizer, keeper)
-    return run
+    whole = whole_policy(recipe, trainer)
+    if whole is not None:
+        save_model(recipe, run, whole, tokenizer)
+        write_summary(recipe, run, keeper.stopped_by, peak_memory_gib())
+    # The trainer and its callback know each other, so its memory would stay until some later collection.
+    trainer.accelerator.free_memory()
+    del keeper.trainer
 
 
-def _finish(recipe: Recipe, run: Run, policy: Any, tokenizer: Any, keeper: RunKeeper) -> None:
-    """Write model/ (LoRA merged into the weights, with the prompt template) and summary.json."""
-    if recipe.lora is not None and not recipe.model.load_in_4bit:
-        policy = policy.merge_and_unload()
-    partial = run.path / "checkpoints" / ".model"
-    try:
-        with quiet():
-            policy.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-        (partial / "prompt.json").write_text(
-            json.dumps(recipe.template().to_dict(), indent=2), encoding="utf-8"
+def _explained(
+    error: Exception, keeper: RunKeeper, checkpoint: Path | None, own_code: bool
+) -> Exception | None:
+    """The error to raise for what ended TRL's training; None when a guard has already said why.
+
+    `own_code`: no reward function and no callback of the caller takes part, whose errors are the caller's to read.
+    """
+    recipe, reason = keeper.recipe, " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, UserError):
+        return error
+    if checkpoint and not keeper.stepped:
+        advice = "delete that folder, and the same command goes on from the checkpoint before it, or from the start"
+        return InputError(f"{checkpoint} is damaged ({reason}): {advice}")
+    if isinstance(error, OSError | SafetensorError):
+        problem = cannot_write(keeper.run.path, error)
+        if isinstance(problem, MachineError) or str(keeper.run.path) in str(getattr(error, "filename", "")):
+            return problem
+        return MachineError(f"training ended: {reason}. The same command goes on from the last checkpoint")
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "t allocate memory" in reason:
+        return MachineError(
+            f"memory ran out ({reason}): lower grpo.per_device_train_batch_size, and raise "
+            "grpo.gradient_accumulation_steps by as much"
         )
-        partial.rename(run.path / "model")
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise InputError(
-            f"the trained model cannot be saved in {run.path}: {error}; free some space, then go on"
-        ) from None
-    last = run.log().iloc[-1]
-    run.write_summary(
-        {
-            "recipe": recipe.name,
-            "model": recipe.model.name,
-            "data": recipe.task,
-            "steps": int(last.step),
-            "completions": int(last.completions),
-            "training_minutes": round(float(last.seconds) / 60, 2),
-            "peak_memory_gib": round(peak_memory_gib(), 2),
-            "stopped_by": keeper.stopped_by,
-        }
-    )
-
-
-class Interrupted(UserError):
-    """Training was asked to stop, and did, with a checkpoint; ``signal`` is the signal's number."""
-
-    def __init__(self, signal_number: int, message: str) -> None:
-        super().__init__(message)
-        self.exit_code = 128 + signal_number
+    if (
+        isinstance(error, RuntimeError | IndexError) and keeper.blew_up()
+    ):  # a sampler that is given NaN ends in these
+        return None
+    if not keeper.begun or (own_code and not keeper.logged):
+        return InputError(f"recipe {recipe.name} cannot be trained: {type(error).__name__}: {reason}")
+    return error

@@ -1,10 +1,13 @@
 """Run the notebooks with no one watching: papermill executes them in order with one set of parameters.
 
-The executed copies stay in the run folder; at the end their report and the headline figures are written.
+The executed copies stay in the run folder. At the end their report and the headline figures (headline.json) are
+written beside them.
 """
 
 import json
+import logging
 import os
+import signal
 import socket
 import sys
 import threading
@@ -19,13 +22,15 @@ import papermill
 from tqdm import tqdm
 from traitlets.config import Config
 
-from rlvr_kit.errors import InputError
+from rlvr_kit.errors import InputError, Interrupted
+from rlvr_kit.machine import watched_memory
 from rlvr_kit.measure.evaluation import compare
 from rlvr_kit.measure.plots import save, training_curves
+from rlvr_kit.measure.wording import NEXT_STEPS, TITLES, outcome
 from rlvr_kit.paths import PROJECT
 from rlvr_kit.recipe import load_recipe
-from rlvr_kit.run_folder import Run, atomic
-from rlvr_kit.tutorial.report import build_report, headline
+from rlvr_kit.run_folder import Run, atomic, cannot_write
+from rlvr_kit.tutorial.report import build_report, headline_text
 
 #: Seconds between two lines about a training that goes on inside a cell.
 SHOWN_EVERY = 30.0
@@ -35,13 +40,13 @@ HEADLINE = ("n", "strict", "strict_ci", "lenient", "format", "truncated")
 def run_notebooks(recipe: str, out: str | Path, seed: int = 0, notebooks: list[Path] | None = None) -> Path:
     """Execute `notebooks` (the whole series) into the new run folder `out`; return its report.html.
 
-    Raises UserError when `out` holds a run already, or when a cell fails: the message names notebook, cell
-    and error, and the copy in ``out/notebooks/`` shows how far it came.
+    Raises UserError when `out` holds a run already or cannot be written, when a cell fails (the message names
+    notebook, cell and error), or on Ctrl-C. The copies in ``out/notebooks/`` show how far it came.
 
     >>> run_notebooks("smoke", "runs/first")  # doctest: +SKIP
     """
     settings, out, began = load_recipe(recipe), Path(out).resolve(), time.perf_counter()
-    for name in ("notebooks", "log.jsonl", "summary.json"):
+    for name in ("notebooks", "log.jsonl", "summary.json", "headline.json"):
         if (out / name).exists():
             raise InputError(
                 f"{out} holds another run ({name} is there): choose another folder, or remove it"
@@ -50,51 +55,75 @@ def run_notebooks(recipe: str, out: str | Path, seed: int = 0, notebooks: list[P
     parameters = {"RECIPE": recipe, "RUN_DIR": str(out), "SEED": seed}
     todo = sorted((PROJECT / "notebooks").glob("*.ipynb")) if notebooks is None else notebooks
     copies = [out / "notebooks" / notebook.name for notebook in todo]
+    costs: list[dict[str, Any]] = []
     for i, (notebook, copy) in enumerate(zip(todo, copies, strict=True), 1):
-        _execute(notebook, copy, parameters, f"{i}/{len(todo)} {notebook.stem}")
+        started = time.perf_counter()
+        with watched_memory() as memory:  # of this process and of the notebook's kernel together
+            _execute(notebook, copy, parameters, f"{i}/{len(todo)} {notebook.stem}")
+        minutes = round((time.perf_counter() - started) / 60, 2)
+        costs.append({"name": notebook.stem, "minutes": minutes, "peak_memory_gib": round(memory["peak"], 2)})
     run = Run(out)
     measured = run.summary() if (out / "summary.json").exists() else {}  # what training left
     (base_rows, base), (tuned_rows, tuned) = run.evaluation("base"), run.evaluation("tuned")
     comparison = compare(base_rows, tuned_rows)
-    summary = {
+    headline = {
         "recipe": settings.name,
         "model": settings.model.name,
         "data": settings.task,
         "minutes": round((time.perf_counter() - began) / 60, 1),
-        "peak_memory_gib": measured.get("peak_memory_gib"),
+        "peak_memory_gib": max(cost["peak_memory_gib"] for cost in costs),
+        "notebooks": costs,
+        "best_step": measured.get("best_step"),
         "base": {figure: base[figure] for figure in HEADLINE},
         "tuned": {figure: tuned[figure] for figure in HEADLINE},
         "mcnemar_p": comparison.p,
     }
-    run.write_summary(summary)
+    run.write_headline(headline)
     curves = None
     if (out / "log.jsonl").exists():
         curves = save(training_curves(run), out / "figures" / "curves").with_suffix(".png")
-    page = build_report(copies, summary, comparison.sentence, curves)
+    result = outcome(comparison)
+    page = build_report(copies, headline, comparison.sentence, curves, result)
     with atomic(out / "report.html") as draft:
         draft.write_text(page, encoding="utf-8")
     _point_latest_at(out)
-    print("", *headline(summary), comparison.sentence, f"Report: {out / 'report.html'}", sep="\n")
+    told = [f"{TITLES[result]} {comparison.sentence}", NEXT_STEPS[result]]
+    print("", *headline_text(headline), *told, f"Report: {out / 'report.html'}", sep="\n")
     return out / "report.html"
 
 
 def _execute(notebook: Path, copy: Path, parameters: dict[str, Any], title: str) -> None:
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    bar = {"desc": title, "mininterval": 0.1 if sys.stderr.isatty() else 30}  # no torrent in a CI log
-    quiet = ["--log-level=ERROR"]  # each kernel would warn that it talks to us over a local socket
+    try:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(copy.parent, error) from None
+    bar = {"desc": title, "mininterval": 0.1 if sys.stderr.isatty() else 30}  # few lines in a CI log
+    quiet = [
+        "--log-level=ERROR"
+    ]  # otherwise each kernel warns that it uses a local socket without encryption
     try:
         with _training_shown(Path(parameters["RUN_DIR"])):
             papermill.execute_notebook(
                 notebook, copy, parameters, progress_bar=bar, cwd=PROJECT, extra_arguments=quiet,
                 config=Config(KernelManager={"transport": "tcp" if _loopback_works() else "ipc"}),
             )  # fmt: skip
-    except Exception as error:  # of papermill, its client or the kernel: whichever, say where and what
+    except KeyboardInterrupt:
+        logging.getLogger("asyncio").setLevel(
+            logging.CRITICAL
+        )  # it would show tracebacks of what was under way
+        raise Interrupted(
+            signal.SIGINT,
+            f"stopped in {notebook.name}, which was not finished; {copy.parent} keeps what was executed",
+        ) from None
+    except Exception as error:  # whether it is papermill's, its client's or the kernel's: say where and what
         name, text = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", error)
         if name == "DeadKernelError":
             text = "the kernel was killed, most often because memory ran out"
         where = "could not start"
         for cell in nbformat.read(copy, as_version=4).cells if copy.exists() else []:
-            if cell.metadata.get("papermill", {}).get("start_time"):  # the last one that did
+            if cell.metadata.get("papermill", {}).get(
+                "start_time"
+            ):  # of the cells that started, the last one
                 where = f"failed at cell {cell.id}, {cell.source.strip().partition(chr(10))[0]!r}"
         kept = f" (how far it came: {copy})" if copy.exists() else ""
         raise InputError(f"{notebook.name} {where}: {name}: {text}{kept}") from error
@@ -102,11 +131,11 @@ def _execute(notebook: Path, copy: Path, parameters: dict[str, Any], title: str)
 
 @contextmanager
 def _training_shown(out: Path) -> Iterator[None]:
-    """While a cell trains for minutes papermill's bar stands still: show the last line of the training's log."""
+    """Show the last line of a training's log now and then, while papermill's bar stands still in its cell."""
     over = threading.Event()
 
     def watch() -> None:
-        shown = (time.time(), "")  # what an earlier notebook trained is no news
+        shown = (time.time(), "")  # only logs that are written from now on, not those of earlier notebooks
         while not over.wait(SHOWN_EVERY):
             logs = [(log.stat().st_mtime, str(log)) for log in out.rglob("log.jsonl")]
             if logs and (last := max(logs)) > shown:
@@ -124,7 +153,7 @@ def _training_shown(out: Path) -> Iterator[None]:
 
 
 def _loopback_works() -> bool:
-    """Whether this machine can talk to itself by network; with no network at all, a kernel talks by files."""
+    """Whether this machine has a loopback network; where it has none, a kernel is reached through files (ipc)."""
     try:
         with socket.create_server(("127.0.0.1", 0)) as server:
             socket.create_connection(server.getsockname(), timeout=1).close()

@@ -1,7 +1,8 @@
 """All that a run of the notebooks shows, as one HTML page that needs no network.
 
-nbconvert turns each executed notebook into HTML; pictures are embedded, formulas become MathML, and links
-between notebooks become links within the page. The page around them is ``report.html.j2``.
+nbconvert turns each executed notebook into HTML. Pictures are embedded, formulas become MathML, and links between
+notebooks become links within the page. The page around them is ``report.html.j2``. A model's completions stand in
+that page, so scripts and event handlers are taken out of what the notebooks show; nothing in it needs them.
 """
 
 from base64 import b64encode
@@ -17,10 +18,14 @@ from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from pygments.formatters import HtmlFormatter
 
+from rlvr_kit.measure.signs import Outcome
 from rlvr_kit.measure.statistics import wilson_interval
+from rlvr_kit.measure.wording import NEXT_STEPS, TITLES
 from rlvr_kit.paths import PROJECT
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
+#: Elements that run or load something by themselves.
+ACTIVE = ["script", "iframe", "object", "embed", "base", "link", "meta", "form"]
 SHARES = {
     "strict": "Correct, strict",
     "lenient": "Correct, lenient",
@@ -29,57 +34,78 @@ SHARES = {
 }
 
 
-def headline(summary: dict[str, Any]) -> list[str]:
-    """The figures of summary.json as lines of text.
+def headline_text(headline: dict[str, Any]) -> list[str]:
+    """The figures of headline.json as lines of text.
 
-    >>> headline(run.summary())[1]  # doctest: +SKIP
+    >>> headline_text(headline)[1]  # doctest: +SKIP
     '  Correct, strict   base 5.0% (2.7% to 9.0%)    tuned 40.0% (33.5% to 46.9%)'
     """
-    lines = [f"{summary['base']['n']} test problems, with 95 % intervals:"]
-    lines += [f"  {name:<17} base {base:<24} tuned {tuned}" for name, base, tuned in _table(summary)]
-    return [*lines, _costs(summary)]
+    lines = [f"{headline['base']['n']} test problems, with 95 % intervals:"]
+    lines += [f"  {name:<17} base {base:<24} tuned {tuned}" for name, base, tuned in _table(headline)]
+    return [*lines, _costs(headline)]
 
 
 def build_report(
-    copies: list[Path], summary: dict[str, Any], conclusion: str, curves: Path | None = None
+    copies: list[Path],
+    headline: dict[str, Any],
+    conclusion: str,
+    curves: Path | None = None,
+    result: Outcome | None = None,
 ) -> str:
-    """One HTML page: the figures of `summary`, the picture `curves` (a PNG), and the executed notebooks `copies`."""
-    page = Environment(loader=PackageLoader("rlvr_kit", "."), autoescape=True).get_template("report.html.j2")
+    """One HTML page: the figures of `headline`, the picture `curves` (a PNG), and the executed notebooks `copies`.
+
+    `conclusion` is the headline; `result` chooses its title, its colour and the sentence about what to do next.
+    """
+    page = Environment(loader=PackageLoader("rlvr_kit.tutorial", "."), autoescape=True).get_template(
+        "report.html.j2"
+    )
     return page.render(
-        summary=summary,
+        headline=headline,
         conclusion=conclusion,
-        table=_table(summary),
-        costs=_costs(summary),
+        title=TITLES[result] if result else "What came out",
+        next_step=NEXT_STEPS[result] if result else "",
+        look=result.replace(" ", "-") if result else "",
+        table=_table(headline),
+        costs=_costs(headline),
         curves=b64encode(curves.read_bytes()).decode() if curves else None,
         sections=[_section(copy) for copy in copies],
         code_css=HtmlFormatter().get_style_defs(".highlight"),
     )
 
 
-def _table(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
+def _table(headline: dict[str, Any]) -> list[tuple[str, str, str]]:
     def cell(side: dict[str, Any], share: str) -> str:
         low, high = wilson_interval(side[share] * side["n"], side["n"])
         return f"{side[share]:.1%} ({low:.1%} to {high:.1%})"
 
-    return [(name, cell(summary["base"], key), cell(summary["tuned"], key)) for key, name in SHARES.items()]
+    return [(name, cell(headline["base"], key), cell(headline["tuned"], key)) for key, name in SHARES.items()]
 
 
-def _costs(summary: dict[str, Any]) -> str:
-    memory = summary["peak_memory_gib"]
-    peak = "not measured" if memory is None else f"{memory:.1f} GiB"
-    return f"All notebooks: {summary['minutes']} minutes. Training's peak memory: {peak}."
+def _costs(headline: dict[str, Any]) -> str:
+    largest = max(headline["notebooks"], key=lambda cost: cost["peak_memory_gib"])
+    text = f"All notebooks: {headline['minutes']} minutes. Most memory, over all processes: "
+    text += f"{largest['peak_memory_gib']:.1f} GiB, in {largest['name']}."
+    best = headline["best_step"]
+    return (
+        text
+        if best is None
+        else f"{text} The tuned model is that of training step {best}, the best on held-out problems."
+    )
 
 
 def _section(copy: Path) -> dict[str, Any]:
-    """One notebook as a part of the page, with ids that no other notebook has."""
+    """One notebook as a part of the page, with ids that no other notebook has, and with nothing that runs."""
     notebook = nbformat.read(copy, as_version=4)
     notebook.metadata.pop("widgets", None)  # a widget is drawn by JavaScript that comes from a CDN
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
     soup = BeautifulSoup(Fragment(template_name="basic").from_notebook_node(notebook)[0], "html.parser")
-    for anchor in soup.find_all("a", class_="anchor-link"):
-        anchor.decompose()
+    for unwanted in (*soup.find_all("a", class_="anchor-link"), *soup.find_all(ACTIVE)):
+        unwanted.decompose()
+    for tag in soup.find_all(True):
+        for name in [name for name in tag.attrs if name.startswith("on") or _is_script(tag[name])]:
+            del tag[name]
     for tag in soup.find_all(id=True):
         tag["id"] = f"{copy.stem}--{tag['id']}"
     for link in soup.find_all("a", href=True):
@@ -91,8 +117,12 @@ def _section(copy: Path) -> dict[str, Any]:
     return {"id": copy.stem, "title": title, "headings": headings, "body": str(soup)}
 
 
+def _is_script(value: str | list[str]) -> bool:
+    return "".join(value).strip().lower().startswith(("javascript:", "vbscript:", "data:text"))
+
+
 class MathML(IPythonRenderer):
-    """Markdown to HTML with formulas as MathML, which browsers draw without MathJax from a CDN."""
+    """Markdown to HTML with formulas as MathML, which browsers draw by themselves, without a script from a CDN."""
 
     def inline_math(self, body: str, display: str = "inline") -> str:
         try:

@@ -8,7 +8,7 @@ import pytest
 from moto import mock_aws
 
 from rlvr_kit import UserError
-from rlvr_kit.cloud.container import fetch_secrets, launch_command, train_arguments
+from rlvr_kit.cloud.container import fetch_secrets, launch_command, main, train_arguments
 from rlvr_kit.recipe import load_recipe
 
 MODEL = {"SM_MODEL_DIR": "/opt/ml/model"}
@@ -44,6 +44,11 @@ def test_several_processes_go_through_accelerate(hosts, gpus, rank, sharding):
     assert parsed.training_script_args == ["train", "--out", "x"]
 
 
+def test_several_hosts_without_gpus_are_refused():
+    with pytest.raises(UserError, match="each of 2 CPU instances would train the whole recipe by itself"):
+        launch_command(["train"], machine(2, 0))
+
+
 def test_channels_take_the_place_of_local_folders():
     recipe = load_recipe("smoke", ["sagemaker.mlflow_arn=arn:x"])
     environ = MODEL | {"SM_CHANNEL_DATA": "/in/data", "SM_CHANNEL_MODEL": "/in/model"}
@@ -64,3 +69,48 @@ def test_secrets_are_fetched_by_name():
     assert fetch_secrets(names) == {"HF_TOKEN": "one", "WANDB_API_KEY": "two"}
     with pytest.raises(UserError, match="'rlvr/none' .for HF_TOKEN. could not be fetched"):
         fetch_secrets({"HF_TOKEN": "rlvr/none"})
+
+
+@pytest.fixture
+def container(tmp_path, monkeypatch):
+    """A container's folders and variables, with a recipe that takes HF_TOKEN from the secret rlvr/token."""
+    for name, value in machine(1, 0).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SM_MODEL_DIR", str(tmp_path / "model"))
+    monkeypatch.setenv("SM_OUTPUT_FAILURE", str(tmp_path / "failure"))
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe("smoke", ["sagemaker.secrets.HF_TOKEN=rlvr/token"])
+    (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
+    with mock_aws():
+        yield tmp_path
+
+
+@pytest.mark.parametrize(
+    "secret, reason",
+    [
+        ({"SecretString": '{"OTHER": "hf_hidden"}'}, "has no text under the key 'HF_TOKEN'"),
+        ({"SecretString": '{"HF_TOKEN": 17}'}, "has no text under the key 'HF_TOKEN'"),
+        ({"SecretString": '{"HF_TOKEN": "hf_hidden"'}, "begins like a JSON object but is not valid JSON"),
+        ({"SecretBinary": b"hf_hidden"}, "is binary: store it as text"),
+        (None, "could not be fetched"),
+    ],
+)
+def test_unusable_secret_is_one_line_in_the_failure_file(container, capsys, secret, reason):
+    if secret:
+        boto3.client("secretsmanager").create_secret(Name="rlvr/token", **secret)
+    assert main() == 1
+    failure = (container / "failure").read_text()
+    assert "secret 'rlvr/token' (for HF_TOKEN) " + reason in failure
+    assert "\n" not in failure and "hf_hidden" not in failure
+    printed = capsys.readouterr().err
+    assert printed.strip() == failure and "Traceback" not in printed
+
+
+def test_mistake_of_the_kit_is_in_the_failure_file_as_well(container, capsys, monkeypatch):
+    def fail(names):
+        raise RuntimeError("not expected")
+
+    monkeypatch.setattr("rlvr_kit.cloud.container.fetch_secrets", fail)
+    assert main() == 1
+    assert (container / "failure").read_text() == "RuntimeError: not expected"
+    assert "Traceback" in capsys.readouterr().err  # the log says where

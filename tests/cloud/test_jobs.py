@@ -1,201 +1,28 @@
-"""The SageMaker request, what stops it, and what can be done with a job; moto answers, no network."""
+"""What can be done with a job: submit, attach, follow, stop, fetch; moto answers, no network."""
 
-import functools
 import json
 import re
-from copy import deepcopy
-from pathlib import Path
+from functools import partial
 from types import SimpleNamespace
-from unittest import mock
 
 import boto3
-import botocore.session
 import pytest
-import yaml
 from botocore.exceptions import EndpointConnectionError
-from moto import mock_aws
 from typer.testing import CliRunner
 
-from rlvr_kit import UserError, __version__
+from rlvr_kit import UserError
 from rlvr_kit.__main__ import app
-from rlvr_kit.cloud.job_plan import JOB_METRICS, metric_regex, requirements, staged_source
-from rlvr_kit.cloud.jobs import LOG_GROUP, attach, clean_up, fetch, follow, plan_job, stop, submit
-from rlvr_kit.cloud.rehearsal import ROLE, PretendedAWS, rehearsal
-from rlvr_kit.paths import PROJECT
-from rlvr_kit.recipe import RECIPES, load_recipe
+from rlvr_kit.cloud import jobs
+from rlvr_kit.cloud.account import REHEARSAL_ACCOUNT as ACCOUNT
+from rlvr_kit.cloud.jobs import attach, fetch, follow, plan_job, stop, submit
+from rlvr_kit.cloud.pretended_aws import ROLE
+from rlvr_kit.recipe import load_recipe
 
-ACCOUNT = ROLE.split(":")[4]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick():
-    """Spare the tests what the SDK and botocore do anew each time: check their settings, read their files."""
-    loader = mock.patch("botocore.session.create_loader", functools.cache(botocore.session.create_loader))
-    with mock.patch("jsonschema.validate"), loader:
-        yield
-
-
-@pytest.fixture
-def aws(monkeypatch):
-    """A pretended account in which jobs are taken, but not run."""
-    monkeypatch.delenv("RLVR_KIT_GSM8K", raising=False)
-    monkeypatch.setattr(PretendedAWS, "_run", lambda self, request: None)
-    with rehearsal() as account:
-        yield account
-
-
-def answer(call, response, status=200):
-    """Let AWS answer `call` (service.Operation) with `response`, or with the error that it is."""
-    reply = {"ResponseMetadata": {"HTTPStatusCode": status}} | response
-    boto3.DEFAULT_SESSION.events.register_first(
-        f"before-call.{call}", lambda **_: (SimpleNamespace(status_code=status), deepcopy(reply))
-    )
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 def error(code):
     return {"Error": {"Code": code, "Message": "because"}}
-
-
-@pytest.mark.parametrize("name", sorted(path.stem for path in RECIPES.glob("*.yaml")))
-@pytest.mark.parametrize("region", ["us-east-1", "eu-west-1"])
-def test_request_of_each_recipe(name, region, monkeypatch):
-    monkeypatch.delenv("RLVR_KIT_GSM8K", raising=False)
-    with rehearsal(region=region):
-        recipe = load_recipe(name)
-        planned = plan_job(recipe)
-    request, job = planned.request, recipe.sagemaker
-    training_job = request["TrainingJobName"]
-    ours = f"s3://sagemaker-{region}-{ACCOUNT}/rlvr-kit"
-    assert re.fullmatch(r"rlvr-kit-\d{14}", training_job)
-    assert request["RoleArn"] == ROLE
-    image = request["AlgorithmSpecification"]
-    assert re.search(
-        rf"\.{region}\.amazonaws\.com/pytorch-training:2\.9\.0-gpu-py312", image["TrainingImage"]
-    )
-    assert image["ContainerEntrypoint"] == ["/bin/bash"]
-    assert {metric["Name"] for metric in image["MetricDefinitions"]} == set(JOB_METRICS)
-    assert request["HyperParameters"] == {"rlvr_kit": __version__, "recipe": name}
-    assert {
-        channel["ChannelName"]: channel["DataSource"]["S3DataSource"]["S3Uri"]
-        for channel in request["InputDataConfig"]
-    } == {name: f"{ours}/{training_job}/input/{name}" for name in ("code", "sm_drivers")}
-    assert request["OutputDataConfig"]["S3OutputPath"] == ours
-    assert request["CheckpointConfig"] == {
-        "S3Uri": f"{ours}/{training_job}/checkpoints",
-        "LocalPath": "/opt/ml/checkpoints",
-    }
-    assert request["ResourceConfig"] == {
-        "InstanceType": job.instance_type,
-        "InstanceCount": job.instance_count,
-        "VolumeSizeInGB": job.volume_gb,
-    }  # no KeepAlivePeriodInSeconds: a warm pool costs
-    assert request["StoppingCondition"] == {"MaxRuntimeInSeconds": int(planned.max_minutes * 60)}
-    assert request["EnableManagedSpotTraining"] is False
-    assert request["Tags"] == [{"Key": "rlvr-kit", "Value": __version__}]
-    assert "VpcConfig" not in request
-    elsewhere = "us-east-1" if region == "eu-west-1" else "eu-west-1"
-    assert elsewhere not in json.dumps(request)
-
-
-def test_request_takes_all_that_the_recipe_says(aws, monkeypatch):
-    monkeypatch.setenv("RLVR_KIT_GSM8K", "tests")  # any folder
-    own = {
-        "instance_type": "ml.m5.xlarge", "instance_count": 2, "volume_gb": 7, "keep_alive": 60, "spot": True,
-        "max_minutes": 30, "max_wait_minutes": 90, "bucket": "sagemaker-mine", "subnets": ["subnet-1"],
-        "security_groups": ["sg-1"], "kms_key": "key-1", "tags": {"team": "maths"}, "role": ROLE + "-2",
-        "mlflow_arn": "arn:aws:sagemaker:us-east-1:1:mlflow-app/a", "sharding": "zero2",
-    }  # fmt: skip
-    recipe = load_recipe("smoke", [f"sagemaker={json.dumps(own)}", "data.source=gsm8k"])
-    planned = plan_job(recipe)
-    request = planned.request
-    assert request["ResourceConfig"] == {
-        "InstanceType": "ml.m5.xlarge",
-        "InstanceCount": 2,
-        "VolumeSizeInGB": 7,
-        "KeepAlivePeriodInSeconds": 60,
-        "VolumeKmsKeyId": "key-1",
-    }
-    assert request["StoppingCondition"] == {"MaxRuntimeInSeconds": 1800, "MaxWaitTimeInSeconds": 5400}
-    assert request["EnableManagedSpotTraining"] is True
-    assert request["VpcConfig"] == {"SecurityGroupIds": ["sg-1"], "Subnets": ["subnet-1"]}
-    assert request["OutputDataConfig"]["KmsKeyId"] == "key-1"
-    assert request["OutputDataConfig"]["S3OutputPath"] == "s3://sagemaker-mine/rlvr-kit"
-    assert request["RoleArn"] == ROLE + "-2"
-    assert {"Key": "team", "Value": "maths"} in request["Tags"]
-    assert "-cpu-" in request["AlgorithmSpecification"]["TrainingImage"]
-    assert {channel["ChannelName"] for channel in request["InputDataConfig"]} == {
-        "gsm8k",
-        "code",
-        "sm_drivers",
-    }
-    assert planned.upload["gsm8k"] == sum(f.stat().st_size for f in PROJECT.glob("tests/**/*") if f.is_file())
-
-
-def test_machines_with_their_own_disk_get_no_volume_key(aws):
-    request = plan_job(load_recipe("smoke", ["sagemaker.kms_key=key-1"]), "ml.g6.2xlarge").request
-    assert "VolumeKmsKeyId" not in request["ResourceConfig"]  # AWS would refuse the job
-    assert request["OutputDataConfig"]["KmsKeyId"] == "key-1"
-
-
-def test_no_secret_leaves_the_machine(aws, monkeypatch):
-    monkeypatch.setenv("HF_TOKEN", "hf_SECRETvalue")
-    recipe = load_recipe("smoke", ["sagemaker.secrets.HF_TOKEN=rlvr/hf-token"])
-    submit(plan_job(recipe))
-    uploaded = b"".join(
-        item.get()["Body"].read()
-        for item in boto3.resource("s3").Bucket(f"sagemaker-us-east-1-{ACCOUNT}").objects.all()
-    )
-    assert b"rlvr/hf-token" in uploaded  # the name goes with the recipe
-    assert b"hf_SECRETvalue" not in uploaded + json.dumps(aws.requests).encode()
-
-
-def test_source_is_package_recipe_and_requirements():
-    recipe = load_recipe("smoke", ["run.seed=7"])
-    with staged_source(recipe) as source:
-        assert {path.name for path in source.iterdir()} == {"rlvr_kit", "recipe.yaml", "requirements.txt"}
-        assert {path.suffix for path in source.rglob("*") if path.is_file()} <= {
-            ".py",
-            ".yaml",
-            ".json",
-            ".txt",
-            ".j2",
-        }
-        assert load_recipe(source / "recipe.yaml") == recipe
-        lines = (source / "requirements.txt").read_text().split("\n")
-    assert not [line for line in lines if line.startswith("torch")]
-    assert [line for line in lines if line.startswith("trl==")]
-
-
-@pytest.mark.parametrize(
-    "setting, package",
-    [
-        ("sagemaker.mlflow_arn=arn:x", "sagemaker-mlflow"),
-        ("sagemaker.sharding=zero2", "deepspeed"),
-        ("model.load_in_4bit=true", "bitsandbytes"),
-    ],
-)
-def test_a_setting_brings_the_package_that_it_needs_pinned(setting, package):
-    usual = requirements(load_recipe("smoke"))
-    (more,) = set(requirements(load_recipe("smoke", [setting]))) - set(usual)
-    assert re.fullmatch(rf"{package}==[0-9.]+\*", more)
-
-
-@pytest.mark.parametrize(
-    "own, estimate, limit",
-    [
-        ([], 0.03 * 12 * (2 * 4 + 3 * 1) / 60, 60),  # 12 tokens, 4 steps, 3 held-out measurements of a batch
-        (["grpo.max_steps=8000"], 0.03 * 12 * (2 * 8000 + 4001) / 60, 0.09 * 12 * (2 * 8000 + 4001) / 60),
-        (["grpo.max_steps=-1"], None, 480),
-        (["sagemaker.max_minutes=7"], 0.066, 7),
-    ],
-)
-def test_limit_follows_the_estimate_and_its_basis_is_said(aws, own, estimate, limit):
-    planned = plan_job(load_recipe("smoke", own))
-    assert planned.estimate.value == (estimate and pytest.approx(estimate))
-    assert planned.max_minutes == pytest.approx(limit)
-    assert ("rule of thumb, not measured" if estimate else "no grpo.max_steps") in planned.in_words()[
-        "estimate"
-    ]
 
 
 def test_submit_sends_what_was_planned(aws):
@@ -211,26 +38,6 @@ def test_submit_sends_what_was_planned(aws):
     assert attach(job.training_job_name).training_job_arn == job.training_job_arn
 
 
-def test_planning_only_reads(aws):
-    calls = []
-    boto3.DEFAULT_SESSION.events.register(
-        "before-parameter-build", lambda model, **_: calls.append(model.name)
-    )
-    plan_job(load_recipe("smoke"))
-    assert calls and not [name for name in calls if not re.match("Get|List|Describe|Simulate|Head", name)]
-    assert boto3.client("s3").list_buckets()["Buckets"] == []
-
-
-def test_command_line_shows_the_plan_and_sends_nothing():
-    options = ["submit", "--recipe", "smoke", "--instance-type", "ml.g5.xlarge", "--rehearse", "--dry-run"]
-    shown = CliRunner().invoke(app, options)
-    assert shown.exit_code == 0 and "ml.g5.xlarge" in shown.output and "rehearsal" in shown.output
-    planned = json.loads(CliRunner().invoke(app, [*options, "--json"]).stdout)
-    assert planned["request"]["ResourceConfig"]["InstanceType"] == "ml.g5.xlarge"
-    assert planned["quota"] == {"value": 1, "basis": "Service Quotas, ml.g5.xlarge for training job usage"}
-    assert planned["refusals"] == [] and planned["max_cost"] == 0
-
-
 def test_telemetry_is_off(aws, monkeypatch):
     sent = []
     monkeypatch.setattr(
@@ -238,131 +45,6 @@ def test_telemetry_is_off(aws, monkeypatch):
     )
     submit(plan_job(load_recipe("smoke")))
     assert sent == []
-
-
-def test_quota_of_zero_is_refused_before_anything_is_uploaded(monkeypatch):
-    monkeypatch.setattr(PretendedAWS, "_run", lambda self, request: None)
-    with rehearsal(quota=0) as account:
-        planned = plan_job(load_recipe("smoke"), "ml.g5.2xlarge")
-        with pytest.raises(
-            UserError, match="quota in us-east-1 is 0 .*ml.g5.2xlarge for training job usage.*another --inst"
-        ):
-            submit(planned)
-        assert account.requests == [] and boto3.client("s3").list_buckets()["Buckets"] == []
-
-
-@pytest.mark.parametrize(
-    "max_minutes, keep_alive, machines, cost", [(60, 0, 1, 2), (30, 3600, 1, 3), (90, 0, 2, 6)]
-)
-def test_most_it_can_cost(max_minutes, keep_alive, machines, cost):
-    own = {"max_minutes": max_minutes, "keep_alive": keep_alive, "instance_count": machines}
-    with rehearsal(price=2):
-        planned = plan_job(load_recipe("smoke", [f"sagemaker={json.dumps(own)}"]))
-    assert planned.max_cost == cost
-    assert planned.in_words()["costs at most"] == f"${cost:.2f}"
-
-
-def test_cost_above_the_limit_is_refused():
-    limits = ["sagemaker.max_cost=1", "sagemaker.max_minutes=60"]
-    with (
-        rehearsal(price=1.5),
-        pytest.raises(UserError, match=r"may cost \$1.50, more than sagemaker.max_cost = \$1.00"),
-    ):
-        submit(plan_job(load_recipe("smoke", limits)))
-
-
-def test_unknown_price_is_refused_until_you_give_yours():
-    with rehearsal(price=None) as account:
-        planned = plan_job(load_recipe("smoke"))
-        assert planned.in_words()["costs at most"] == "unknown without a price"
-        with pytest.raises(UserError, match="price is unknown.*set sagemaker.price_per_hour to the dollars"):
-            submit(planned)
-        assert account.requests == []
-        planned = plan_job(load_recipe("smoke", ["sagemaker.price_per_hour=0.5"]))
-    assert planned.price.value == 0.5 and "your sagemaker.price_per_hour" in planned.price.basis
-    assert planned.refusals == []
-
-
-def test_price_is_asked_of_aws_first(aws):
-    def product(usage, price):
-        dimensions = {"sku.rate": {"pricePerUnit": {"USD": price}}}
-        terms = {"OnDemand": {"sku": {"priceDimensions": dimensions}}}
-        return json.dumps({"product": {"attributes": {"usagetype": usage}}, "terms": terms})
-
-    rows = [product("EUW1-Host:ml.g6.2xlarge", "9"), product("EUW1-Train:ml.g6.2xlarge", "1.2220000000")]
-    answer("pricing.GetProducts", {"PriceList": rows})
-    price = plan_job(load_recipe("smoke", ["sagemaker.price_per_hour=5"]), "ml.g6.2xlarge").price
-    assert price == (1.222, "AWS Pricing API, on demand")
-
-
-@pytest.mark.parametrize("call", ["pricing.GetProducts", "service-quotas.ListServiceQuotas"])
-def test_what_may_not_be_asked_is_unknown(aws, call):
-    answer(call, error("AccessDeniedException"), 400)
-    planned = plan_job(load_recipe("smoke"))
-    fact = planned.price if "pricing" in call else planned.quota
-    assert fact.value is None and "could not be asked" in fact.basis
-    assert len(planned.refusals) == ("pricing" in call)  # AWS itself keeps to the quota, but to no price
-
-
-def test_missing_permissions_are_named(aws):
-    denied = {"EvalActionName": "cloudwatch:PutMetricData", "EvalDecision": "implicitDeny"}
-    answer("iam.SimulatePrincipalPolicy", {"EvaluationResults": [denied]})
-    planned = plan_job(load_recipe("smoke"))
-    with pytest.raises(UserError, match="rehearsal.*Missing permissions: cloudwatch:PutMetricData"):
-        submit(planned)
-
-
-def test_role_that_sagemaker_may_not_assume(aws):
-    answer("iam.GetRole", {"Role": {"Arn": ROLE, "AssumeRolePolicyDocument": '{"Statement": []}'}})
-    assert "trust policy" in plan_job(load_recipe("smoke")).role_problem
-
-
-@pytest.mark.parametrize("setting", ["instance_type=banana", "framework_version='0.1'"])
-def test_settings_that_cannot_be(aws, setting):
-    with pytest.raises(UserError, match="the SageMaker SDK refuses"):
-        plan_job(load_recipe("smoke", [f"sagemaker.{setting}"]))
-
-
-def test_no_role():
-    with mock_aws(), pytest.raises(UserError, match="no role.*set sagemaker.role"):
-        plan_job(load_recipe("smoke"))
-
-
-def test_no_region(monkeypatch):
-    monkeypatch.delenv("AWS_DEFAULT_REGION")
-    monkeypatch.setenv("AWS_CONFIG_FILE", "none")
-    with pytest.raises(UserError, match="no AWS region: export AWS_DEFAULT_REGION"):
-        plan_job(load_recipe("smoke"))
-
-
-def test_no_credentials(monkeypatch):
-    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "none")
-    with pytest.raises(UserError, match="no AWS credentials.*--rehearse"):
-        plan_job(load_recipe("smoke"))
-
-
-@pytest.mark.parametrize(
-    "call, code, message",
-    [
-        (
-            "sagemaker.CreateTrainingJob",
-            "ThrottlingException",
-            "ThrottlingException. when calling the CreateTrainingJob.*wait a minute",
-        ),
-        ("sagemaker.CreateTrainingJob", "ResourceLimitExceeded", "higher quota in Service Quotas"),
-        ("sagemaker.CreateTrainingJob", "AccessDeniedException", "iam_policy.json"),
-        ("sts.GetCallerIdentity", "ExpiredToken", "sign in again"),
-        ("s3.PutObject", "NoSuchBucket", "bucket is gone"),
-    ],
-)
-def test_refused_by_aws_is_one_clear_line(aws, call, code, message):
-    planned = plan_job(load_recipe("smoke"))
-    answer(call, error(code), 400)
-    with pytest.raises(UserError, match=message) as raised:
-        submit(planned)
-    assert "\n" not in str(raised.value)
 
 
 def test_attach_to_no_job_and_to_another_kits(aws):
@@ -378,19 +60,8 @@ def test_attach_to_no_job_and_to_another_kits(aws):
         attach("theirs")
 
 
-@pytest.fixture
-def job(aws):
-    """A job that was submitted, and a log line of it."""
-    job = submit(plan_job(load_recipe("smoke")))
-    log = {"logGroupName": LOG_GROUP, "logStreamName": f"{job.training_job_name}/algo-1-1"}
-    aws.logs.create_log_group(logGroupName=LOG_GROUP)
-    aws.logs.create_log_stream(**log)
-    aws._log(log, '{"step": 1, "reward": 0.5}')
-    return job
-
-
 def end(aws, job, status, **more):
-    aws._set_status(job.training_job_name, status, status, **more)
+    aws.set_status(job.training_job_name, status, status, **more)
 
 
 def test_follow_shows_the_log_and_draws(aws, job):
@@ -425,7 +96,57 @@ def test_follow_goes_on_when_the_connection_comes_back(aws, job):
     assert '{"step": 1, "reward": 0.5}' in lines
 
 
-def test_ctrl_c_stops_following_and_not_the_job(aws, job):
+def test_empty_page_is_not_the_end_of_the_log(aws, job):
+    """CloudWatch may send an empty page first; the end is where the token that was sent comes back."""
+    end(aws, job, "Completed")
+    pages = {None: ([], "a"), "a": (["first"], "b"), "b": ([], "c"), "c": (["last"], "d"), "d": ([], "d")}
+    sent = []
+
+    def read(params, **_):
+        sent.append(params.get("nextToken"))
+
+    def page(**_):
+        lines, token = pages[sent[-1]]
+        events = [{"message": line, "timestamp": 1, "ingestionTime": 1} for line in lines]
+        return SimpleNamespace(status_code=200), {"events": events, "nextForwardToken": token}
+
+    boto3.DEFAULT_SESSION.events.register("before-parameter-build.logs.GetLogEvents", read)
+    boto3.DEFAULT_SESSION.events.register_first("before-call.logs.GetLogEvents", page)
+    lines = []
+    follow(job, on_line=lines.append, poll=0)
+    assert [line for line in lines if not line.startswith("[")] == ["first", "last"]
+
+
+def test_all_pages_of_log_streams_are_read(aws, job):
+    end(aws, job, "Completed")
+    for number in range(60):  # AWS lists 50 streams at a time
+        aws.open_log(f"{job.training_job_name}/algo-1-9{number:02}")(f"line {number}")
+    lines = []
+    follow(job, on_line=lines.append, poll=0)
+    assert sum(line.startswith("line ") for line in lines) == 60
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        ValueError("of the caller"),
+        EndpointConnectionError(endpoint_url="of the caller"),
+    ],
+)
+def test_error_of_the_callers_own_function_stays_what_it_is(aws, job, mistake):
+    end(aws, job, "Completed")
+
+    def fail(line):
+        raise mistake
+
+    with pytest.raises(type(mistake), match="of the caller"):
+        follow(job, on_line=fail, poll=0)
+    with pytest.raises(type(mistake), match="of the caller"):
+        follow(job, on_line=lambda line: None, live=fail, poll=0)
+
+
+def interrupted_while_following(job):
+    """The lines that follow() shows when Ctrl-C comes with the first one of the log."""
     lines = []
 
     def interrupt(line):
@@ -434,9 +155,36 @@ def test_ctrl_c_stops_following_and_not_the_job(aws, job):
             raise KeyboardInterrupt
 
     follow(job, on_line=interrupt, poll=0)
-    assert "the job goes on" in lines[-1]
-    assert attach(job.training_job_name).training_job_status == "InProgress"
+    return lines
+
+
+def test_ctrl_c_stops_following_and_not_the_job(aws, job):
+    name = job.training_job_name
+    real = SimpleNamespace(  # the same job, in an account that is not the rehearsal's
+        training_job_name=name, training_job_arn=job.training_job_arn.replace(ACCOUNT, "111122223333"),
+        training_job_status="InProgress", secondary_status="Training", refresh=lambda: None,
+    )  # fmt: skip
+    last = interrupted_while_following(real)[-1]
+    assert "the job goes on and is billed" in last and f"`submit --attach {name}`" in last
+    assert attach(name).training_job_status == "InProgress"
     assert aws.stopping == set()
+
+
+def test_ctrl_c_in_a_rehearsal_does_not_say_that_the_job_goes_on(aws, job):
+    last = interrupted_while_following(job)[-1]
+    assert "the job goes on" not in last and "its job ends when the rehearsal ends" in last
+
+
+def test_ctrl_c_at_the_command_line_ends_with_that_line(monkeypatch):
+    def interrupt(line):
+        print(line)
+        if "REHEARSAL" in line or "Training" in line:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(jobs, "follow", partial(follow, on_line=interrupt, poll=0.1))
+    result = CliRunner().invoke(app, ["submit", "--recipe", "smoke", "--rehearse"])
+    assert result.exit_code == 130
+    assert "its job ends when the rehearsal ends" in result.output.splitlines()[-1]
 
 
 def test_stop(aws, job):
@@ -452,7 +200,7 @@ def test_fetch_needs_an_ended_job_an_empty_folder_and_its_files(aws, job, tmp_pa
         fetch(job, tmp_path / "out")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "log.jsonl").touch()
-    with pytest.raises(UserError, match="not empty"):
+    with pytest.raises(UserError, match="not an empty folder"):
         fetch(job, tmp_path / "full")
     bucket = boto3.resource("s3").Bucket(f"sagemaker-us-east-1-{ACCOUNT}")
     bucket.objects.delete()
@@ -471,56 +219,3 @@ def test_fetch_takes_the_checkpoints_of_a_job_that_could_not_pack(aws, job, tmp_
     run = fetch(job, tmp_path / "out")
     assert run.log().reward.tolist() == [0.5]
     assert (run.path / "checkpoints" / "checkpoint-1" / "x").exists()
-
-
-def test_clean_up_lists_all_and_deletes_what_is_named(aws, job):
-    name = job.training_job_name
-    other = boto3.client("s3").put_object(Bucket=f"sagemaker-us-east-1-{ACCOUNT}", Key="theirs/x", Body=b"x")
-    assert other
-    folder = f"s3://sagemaker-us-east-1-{ACCOUNT}/rlvr-kit/{name}/"
-    left = {item["id"]: item for item in clean_up()}
-    assert set(left) == {f"training-job/{name}", f"log-stream/{name}/algo-1-1", folder}
-    assert left[folder]["bytes"] > 10_000
-    assert not [item for item in left.values() if item["deleted"]]
-    with pytest.raises(UserError, match="nothing was deleted.*s3://elsewhere"):
-        clean_up([folder, "s3://elsewhere/"])
-    assert len(clean_up()) == 3
-    clean_up([folder, f"training-job/{name}"])
-    assert {item["id"] for item in clean_up()} == {f"training-job/{name}", f"log-stream/{name}/algo-1-1"}
-    assert aws.stopping == {name}
-    keys = boto3.client("s3").list_objects_v2(Bucket=f"sagemaker-us-east-1-{ACCOUNT}")["Contents"]
-    assert [item["Key"] for item in keys] == ["theirs/x"]
-
-
-def test_clean_up_in_a_bucket_of_your_own(aws):
-    boto3.client("s3").create_bucket(Bucket="mine")
-    boto3.client("s3").put_object(Bucket="mine", Key="rlvr-kit/rlvr-kit-1/x", Body=b"four")
-    (item,) = clean_up(bucket="mine")
-    assert (item["id"], item["bytes"]) == ("s3://mine/rlvr-kit/rlvr-kit-1/", 4)
-
-
-def test_clean_up_in_an_empty_account(aws):
-    assert clean_up() == []
-
-
-@pytest.mark.parametrize(
-    "name, line, value",
-    [
-        ("reward", '{"step": 3, "completions": 24, "rewards/format": 0.1, "reward": 0.25}', "0.25"),
-        ("rewards/format", '{"step": 3, "rewards/format": 1.5e-05, "reward": 0.25}', "1.5e-05"),
-        ("loss", '{"step": 3, "loss": -0.0012}', "-0.0012"),
-        ("loss", '{"step": 3, "loss": null}', None),
-        ("heldout/strict", '{"step": 0, "heldout/strict": 0.5, "heldout/strict_ci": [0.4, 0.6]}', "0.5"),
-        ("reward", 'the text "reward": 1.0 in a completion', None),
-    ],
-)
-def test_metrics_are_read_off_log_lines_alone(name, line, value):
-    found = re.search(metric_regex(name), line)
-    assert (found and found.group(1)) == value
-
-
-def test_policy_is_valid_json_and_names_no_account():
-    text = Path(RECIPES, "iam_policy.json").read_text()
-    assert json.loads(text)["Version"] == "2012-10-17"
-    assert not re.search(r"\d{12}", text)
-    assert yaml.safe_load(text)["Statement"]

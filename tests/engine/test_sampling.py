@@ -1,14 +1,17 @@
 """Sampling through the prompt tree gives what plain generation gives, one row at a time."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from rlvr_kit.engine.decoding import merged_adapter, reason_not_to_share
-from rlvr_kit.engine.sampling import decode, generate, pick_tokens
+from rlvr_kit.engine.sampling import decode, generate, pick_tokens, prompt_token_ids
 from rlvr_kit.models import load_policy, load_tokenizer
+from rlvr_kit.sampling_settings import SamplingSettings
 
 TOKENIZER = load_tokenizer("tiny-random")
 
@@ -33,7 +36,7 @@ PROMPTS = ["Solve. 3+4=", "Solve. 12 apples and 7 more?", "Solve. 1"]
 @pytest.mark.parametrize("prompts", [PROMPTS, ["no", "common beginning"], ["alone"], ["ab", "abc"]])
 def test_greedy_completions_are_those_of_transformers(kind: str, prompts: list[str]) -> None:
     model = tiny(kind)
-    ours = generate(model, TOKENIZER, prompts, max_new_tokens=12)
+    ours = generate(model, TOKENIZER, prompts, SamplingSettings(max_new_tokens=12))
     for prompt, [completion] in zip(prompts, ours, strict=True):
         ids = TOKENIZER(prompt, return_tensors="pt")["input_ids"]
         theirs = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False)[
@@ -47,7 +50,9 @@ def test_samples_follow_the_models_distribution() -> None:
     model, prompt = tiny("llama"), TOKENIZER(PROMPTS[0])["input_ids"]
     n = 4000
     noise = torch.Generator().manual_seed(1)
-    rows = decode(model, TOKENIZER, [prompt], [0] * n, max_new_tokens=2, temperature=0.8, noise=noise)
+    rows = decode(
+        model, TOKENIZER, [prompt], [0] * n, SamplingSettings(max_new_tokens=2, temperature=0.8), noise
+    )
     probs = (model(torch.tensor([prompt])).logits[0, -1] / 0.8).softmax(-1)
     firsts = torch.bincount(torch.tensor([row.ids[0] for row in rows]), minlength=len(probs))
     chi2 = ((firsts - n * probs) ** 2 / (n * probs).clamp(min=1e-9))[n * probs > 5].sum().item()
@@ -64,21 +69,75 @@ def test_samples_follow_the_models_distribution() -> None:
 
 def test_top_k_and_top_p_cut_the_tail() -> None:
     logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]])).repeat(2000, 1)
-    assert set(pick_tokens(logits, 1.0, 1.0, 2, None)[0].tolist()) == {0, 1}
-    assert set(pick_tokens(logits, 1.0, 0.75, 0, None)[0].tolist()) == {0, 1}
-    assert set(pick_tokens(logits, 0.0, 1.0, 0, None)[0].tolist()) == {0}
-    entropy = pick_tokens(logits, 1.0, 1.0, 0, None)[1][0].item()
+    assert set(pick_tokens(logits, SamplingSettings(temperature=1.0, top_k=2))[0].tolist()) == {0, 1}
+    assert set(pick_tokens(logits, SamplingSettings(temperature=1.0, top_p=0.75))[0].tolist()) == {0, 1}
+    assert set(pick_tokens(logits, SamplingSettings(temperature=0.0))[0].tolist()) == {0}
+    entropy = pick_tokens(logits, SamplingSettings(temperature=1.0))[1][0].item()
     assert entropy == pytest.approx(
         torch.distributions.Categorical(logits=logits[0]).entropy().item(), rel=1e-5
     )
 
 
+def test_the_entropy_is_of_the_whole_distribution_whatever_is_sampled_from() -> None:
+    """TRL logs the entropy before top-k and top-p, and a group that is not computed must log the same."""
+    logits = torch.randn(3, 40, generator=torch.Generator().manual_seed(0))
+    whole = torch.distributions.Categorical(logits=logits / 0.7).entropy()
+    for cut in ({}, {"top_k": 3}, {"top_p": 0.4}, {"top_k": 9, "top_p": 0.8}):
+        entropies = pick_tokens(logits, SamplingSettings(temperature=0.7, **cut))[1]
+        torch.testing.assert_close(entropies, whole, rtol=1e-5, atol=1e-6)
+
+
+def test_a_completions_entropy_is_of_the_tokens_that_it_keeps() -> None:
+    model, sampling = tiny("llama"), SamplingSettings(max_new_tokens=30, temperature=1.0, seed=4)
+    [[free]] = generate(model, TOKENIZER, PROMPTS[:1], sampling)
+    stop = next(char for char in free.text[2:] if char.isascii() and char not in free.text[:2])
+    [[cut]] = generate(model, TOKENIZER, PROMPTS[:1], replace(sampling, stop=(stop,)))
+    assert 0 < len(cut.ids) < len(free.ids)
+    prompt = TOKENIZER(PROMPTS[0])["input_ids"]
+    logits = model(torch.tensor([prompt + cut.ids])).logits[0, len(prompt) - 1 : -1]
+    mean = torch.distributions.Categorical(logits=logits).entropy().mean().item()
+    assert cut.entropy == pytest.approx(mean, rel=1e-4)
+
+
+def test_a_tokenizer_without_chat_template_adds_its_special_tokens_as_in_training() -> None:
+    from tokenizers.processors import TemplateProcessing
+    from trl import GRPOTrainer
+
+    tokenizer = load_tokenizer("tiny-random")
+    tokenizer._tokenizer.post_processor = TemplateProcessing(
+        single="<|end|> $A", special_tokens=[("<|end|>", tokenizer.eos_token_id)]
+    )
+    plain = tokenizer(PROMPTS, add_special_tokens=False)["input_ids"]
+    training, _, _ = GRPOTrainer._tokenize_prompts(SimpleNamespace(processing_class=tokenizer), PROMPTS)
+    assert training == [[tokenizer.eos_token_id, *ids] for ids in plain]
+    assert prompt_token_ids(tokenizer, PROMPTS) == training
+    sampling, model = SamplingSettings(max_new_tokens=6), tiny("llama")
+    with_first = generate(model, tokenizer, PROMPTS, sampling)
+    assert with_first == [decode(model, tokenizer, [ids], [0], sampling) for ids in training]
+    assert with_first != [decode(model, tokenizer, [ids], [0], sampling) for ids in plain]
+    tokenizer.chat_template = "{{ messages }}"  # such a template writes the special tokens itself
+    assert prompt_token_ids(tokenizer, PROMPTS) == plain
+
+
+def test_a_long_stop_string_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = "\nAnother question follows:"
+    script = iter(TOKENIZER(f"It is 7.{stop} what is 2 + 2?")["input_ids"])
+    monkeypatch.setattr(
+        "rlvr_kit.engine.sampling.pick_tokens", lambda *_: (torch.tensor([next(script)]), torch.zeros(1))
+    )
+    [[cut]] = generate(
+        tiny("llama"), TOKENIZER, PROMPTS[:1], SamplingSettings(max_new_tokens=50, stop=(stop,))
+    )
+    assert cut.text == "It is 7." and not cut.truncated
+    assert TOKENIZER.decode(list(script)) == " what is 2 + 2?"  # nothing was sampled after it
+
+
 def test_a_stop_string_ends_a_completion_and_is_cut_from_text_and_ids() -> None:
     model = tiny("llama")
-    [[free]] = generate(model, TOKENIZER, ["Solve. 3+4="], max_new_tokens=30)
+    [[free]] = generate(model, TOKENIZER, ["Solve. 3+4="], SamplingSettings(max_new_tokens=30))
     stop = next(char for char in free.text[2:] if char.isascii() and char not in free.text[:2])
     place = free.ids.index(TOKENIZER(stop)["input_ids"][0])
-    [[cut]] = generate(model, TOKENIZER, ["Solve. 3+4="], max_new_tokens=30, stop=[stop])
+    [[cut]] = generate(model, TOKENIZER, ["Solve. 3+4="], SamplingSettings(max_new_tokens=30, stop=(stop,)))
     assert cut.text == free.text[: free.text.index(stop)]
     assert not cut.truncated
     assert cut.ids == free.ids[:place]
@@ -88,63 +147,17 @@ def test_a_stop_string_ends_a_completion_and_is_cut_from_text_and_ids() -> None:
 @given(st.integers(1, 7))
 def test_samples_of_one_seed_are_repeated_and_in_order(batch_size: int) -> None:
     model = load_policy("tiny-random")
-    first = generate(
-        model, TOKENIZER, PROMPTS, samples=2, temperature=1.0, max_new_tokens=5, batch_size=batch_size
-    )
-    again = generate(
-        model, TOKENIZER, PROMPTS, samples=2, temperature=1.0, max_new_tokens=5, batch_size=batch_size
-    )
+    sampling = SamplingSettings(samples=2, temperature=1.0, max_new_tokens=5, batch_size=batch_size)
+    first, again = (generate(model, TOKENIZER, PROMPTS, sampling) for _ in range(2))
     assert first == again
     assert [len(each) for each in first] == [2, 2, 2]
 
 
 def test_batches_are_reported_as_they_come() -> None:
     seen: dict[int, list] = {}
-    all_of_them = generate(
-        load_policy("tiny-random"), TOKENIZER, PROMPTS, max_new_tokens=3, batch_size=2, on_batch=seen.update
-    )
+    sampling = SamplingSettings(max_new_tokens=3, batch_size=2)
+    all_of_them = generate(load_policy("tiny-random"), TOKENIZER, PROMPTS, sampling, on_batch=seen.update)
     assert [seen[i] for i in range(3)] == all_of_them
-
-
-def test_decoding_with_lora_uses_the_adapter_and_leaves_the_weights_as_they_were() -> None:
-    from peft import LoraConfig, get_peft_model
-
-    base = tiny("llama")
-    model = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
-    model.eval()
-    before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    ids = TOKENIZER(PROMPTS[1], return_tensors="pt")["input_ids"]
-    expected = model(ids).logits
-    with merged_adapter(model) as policy:
-        assert reason_not_to_share(policy) is None
-        torch.testing.assert_close(policy(ids).logits, expected, rtol=1e-4, atol=1e-4)
-    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
-    [[ours]] = generate(model, TOKENIZER, [PROMPTS[1]], max_new_tokens=8)
-    theirs = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False)
-    assert ours.ids == theirs[0, ids.shape[1] :].tolist()
-
-
-@pytest.mark.parametrize(
-    "lora",
-    [
-        {"target_modules": ["q_proj", "embed_tokens"]},
-        {"target_modules": "all-linear", "use_dora": True},
-        {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
-    ],
-    ids=["embedding", "DoRA", "saved module"],
-)
-def test_an_adapter_that_cannot_be_merged_is_sampled_from_all_the_same(lora: dict) -> None:
-    """A policy must never be sampled without what it has learned."""
-    from peft import LoraConfig, get_peft_model
-
-    model = get_peft_model(tiny("llama"), LoraConfig(r=4, init_lora_weights=False, **lora)).eval()
-    for name, weight in model.named_parameters():
-        if "modules_to_save" in name or "lora_B" in name or "embedding" in name:
-            torch.nn.init.normal_(weight.data, std=0.5)
-    check_against_transformers(model)
-    with model.disable_adapter():
-        base = generate(model, TOKENIZER, PROMPTS, max_new_tokens=8)
-    assert [c.ids for [c] in generate(model, TOKENIZER, PROMPTS, max_new_tokens=8)] != [c.ids for [c] in base]
 
 
 @pytest.mark.parametrize("kind", ["mistral", "gemma2", "qwen3", "gpt2"])
@@ -167,7 +180,7 @@ def test_other_architectures_are_decoded_by_their_own_forward_pass(kind: str) ->
 def check_against_transformers(model: torch.nn.Module) -> None:
     """Greedy completions of a batch, some ending before others, are those of one prompt at a time."""
     for prompt, [completion] in zip(
-        PROMPTS, generate(model, TOKENIZER, PROMPTS, max_new_tokens=8), strict=True
+        PROMPTS, generate(model, TOKENIZER, PROMPTS, SamplingSettings(max_new_tokens=8)), strict=True
     ):
         ids = TOKENIZER(prompt, return_tensors="pt")["input_ids"]
         theirs = model.generate(

@@ -11,12 +11,14 @@ from datasets import Dataset
 import rlvr_kit.engine.sampling
 from rlvr_kit import UserError
 from rlvr_kit.engine.sampling import Completion
-from rlvr_kit.measure.evaluation import evaluate, evaluate_recipe, refuse_leaks, summarize
+from rlvr_kit.measure.checks import refuse_leaks
+from rlvr_kit.measure.evaluation import evaluate, evaluate_recipe, summarize
 from rlvr_kit.models import load_policy, load_tokenizer
 from rlvr_kit.recipe import load_recipe
 from rlvr_kit.rewards.reward_functions import CorrectnessReward, FormatReward
 from rlvr_kit.rewards.score import score_lines
 from rlvr_kit.run_folder import Run
+from rlvr_kit.sampling_settings import SamplingSettings
 from rlvr_kit.tasks.prompts import INSTRUCTION, Exemplar, Template
 from rlvr_kit.tasks.word_problems import make_word_problems
 
@@ -42,11 +44,11 @@ def scripted(monkeypatch):
     """A stand-in for generation: problem i is answered by SCRIPT[i]; returns what it was asked."""
     asked = []
 
-    def generate(model, tokenizer, prompts, *, samples, on_batch, **options):
+    def generate(model, tokenizer, prompts, sampling, *, on_batch):
         for where, prompt in enumerate(prompts):
             i = int(prompt.rsplit("What is ", 1)[1].split()[0])
             asked.append(i)
-            texts = [SCRIPT[(i + j) % 6].format(i + 1) for j in range(samples)]
+            texts = [SCRIPT[(i + j) % 6].format(i + 1) for j in range(sampling.samples)]
             on_batch({where: [Completion(text, list(range(i + 1)), truncated=i == 3) for text in texts]})
 
     monkeypatch.setattr(rlvr_kit.engine.sampling, "generate", generate)
@@ -87,7 +89,7 @@ def test_the_reward_the_scorer_and_the_evaluation_agree(model, scripted):
 
 
 def test_several_samples_give_pass_at_k_and_a_majority(model, scripted):
-    summary = run(model, samples=4, temperature=1.0).summary
+    summary = run(model, sampling=SamplingSettings(samples=4, temperature=1.0)).summary
     assert summary["samples"] == 4
     assert summary["pass_at_k"]["1"] == pytest.approx(summary["strict"])
     assert summary["pass_at_k"]["4"] == 1.0  # every four neighbours in the script hold a right one
@@ -117,7 +119,7 @@ def test_rows_of_another_model_prompt_setting_or_problem_are_not_reused(model, s
     elif change == "instruction":
         options["template"] = Template(instruction="Solve.")
     elif change == "length":
-        options["max_new_tokens"] = 7
+        options["sampling"] = SamplingSettings(max_new_tokens=7)
     else:
         problems = PROBLEMS.select(range(1, 6))
     run(model, problems, **options)
@@ -127,8 +129,8 @@ def test_rows_of_another_model_prompt_setting_or_problem_are_not_reused(model, s
 def test_an_interrupted_evaluation_goes_on_where_it_stopped(model, scripted, tmp_path, monkeypatch):
     whole = rlvr_kit.engine.sampling.generate
 
-    def interrupted(model, tokenizer, prompts, **options):
-        whole(model, tokenizer, prompts[:2], **options)
+    def interrupted(model, tokenizer, prompts, sampling, **options):
+        whole(model, tokenizer, prompts[:2], sampling, **options)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(rlvr_kit.engine.sampling, "generate", interrupted)
@@ -143,7 +145,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(model, scripted, tmp
 
 def test_evaluating_twice_gives_the_same_table(model):
     problems = make_word_problems("test", 8)
-    tables = [run(model, problems, max_new_tokens=8).rows for _ in range(2)]
+    tables = [run(model, problems, sampling=SamplingSettings(max_new_tokens=8)).rows for _ in range(2)]
     pd.testing.assert_frame_equal(*tables)
     assert tables[0].truncated.any()
     assert set(tables[0].kind) <= {"seen", "new template", "new range"}
@@ -219,3 +221,27 @@ def test_a_summary_is_of_rows_alone():
     table = table.assign(lenient_correct=True, format_ok=True, truncated=False)
     assert summarize(table)["strict"] == 0.5
     assert summarize(table)["lenient_ci"] == pytest.approx([0.5101, 1.0], abs=1e-4)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00\xff", b"[1]", b'{"instruction": 5}'])
+def test_a_damaged_prompt_of_a_model_is_named(model, content, tmp_path):
+    (tmp_path / "prompt.json").write_bytes(content)
+    model.name_or_path = str(tmp_path)
+    with pytest.raises(UserError, match="prompt.json is damaged .*delete it") as caught:
+        run(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_rows_that_were_damaged_are_made_again(model, scripted, tmp_path):
+    first = run(model, out=Run(tmp_path))
+    (tmp_path / "evals" / "base.parquet").write_bytes(b"\x00" * 300)
+    pd.testing.assert_frame_equal(run(model, out=Run(tmp_path)).rows, first.rows)
+    assert len(scripted) == 12
+
+
+def test_a_question_beyond_the_models_context_is_named(model, scripted):
+    rows = PROBLEMS.to_list()
+    rows[4]["question"] = "What is 4 + 1? " + "x" * 5000
+    with pytest.raises(UserError, match="problem 4 has a prompt of 5,[0-9]+ tokens; .* context of 4,096"):
+        run(model, Dataset.from_list(rows))
+    assert scripted == []

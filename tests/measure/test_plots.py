@@ -16,7 +16,7 @@ from rlvr_kit.measure.plots import (
     shots_curve,
     training_curves,
 )
-from rlvr_kit.measure.statistics import wilson_interval
+from rlvr_kit.measure.statistics import compare, wilson_interval
 from rlvr_kit.run_folder import Run
 
 
@@ -114,6 +114,14 @@ def test_the_live_chart_is_drawn_from_the_first_line_on(tmp_path, runs):
     assert len(training_curves(runs[0]).axes) == 6
 
 
+def test_runs_may_be_given_names(runs):
+    labels = [
+        text.get_text()
+        for text in curves({"A": runs[0], "B": runs[1]}, "length").axes[0].get_legend().get_texts()
+    ]
+    assert labels == ["A", "B"]
+
+
 def test_unknown_figures_are_named(runs):
     with pytest.raises(UserError, match="reward, heldout"):
         curves(runs[0], "loss")
@@ -155,3 +163,32 @@ def test_a_figure_is_saved_as_svg_and_png(runs, tmp_path):
     path = save(training_curves(runs), tmp_path / "figures" / "run.png")
     assert path.read_text().startswith("<?xml")
     assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_more_than_six_series_are_all_drawn_and_differ(runs):
+    many = []
+    for i in range(8):
+        run = Run(runs[0].path.parent / f"run {i}")
+        for line in runs[0].lines():
+            run.append_log(line)
+        many.append(run)
+    for what in CURVES:
+        for panel in curves(many, what).axes:
+            assert len(panel.get_legend().get_texts()) == 8
+    assert len(training_curves(many).axes) == 6
+    summary = summarize(rows([0, 1, 1, 0], samples=4))
+    for figure in (
+        shots_curve({f"model {i}": {0: summary, 2: summary} for i in range(8)}),
+        pass_at_k_curve({f"model {i}": summary for i in range(8)}),
+        shares({f"model {i}": {"seen": (1, 4)} for i in range(8)}, "Eight"),
+    ):
+        lines = [bars.lines[0] for bars in figure.axes[0].containers]
+        assert len({(line.get_color(), line.get_marker()) for line in lines}) == 8
+
+
+def test_where_nothing_flipped_the_interval_has_a_width():
+    result = compare(rows([1, 0] * 50), rows([1, 0] * 50))
+    assert result.difference == 0 and result.ci == pytest.approx((-0.037, 0.037), abs=1e-3)
+    assert "+0.0 to +0.0" not in result.sentence
+    low, high = compare(rows([0] * 100), rows([1] * 100)).ci
+    assert low == pytest.approx(1 - 2 * 0.037, abs=1e-3) and high == 1.0

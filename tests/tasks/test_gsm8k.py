@@ -194,3 +194,12 @@ def test_the_real_golds_with_commas_and_signs() -> None:
     assert sum("," in line for line in last_lines) == 79
     assert sum(gold.startswith("-") for gold in data["gold"]) == 3
     assert not any("," in gold for gold in data["gold"])
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_an_empty_file_is_named(split, tmp_path):
+    row = '{"question": "1+1?", "answer": "It is 2.\\n#### 2"}\n'
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.jsonl").write_text("" if name == split else row)
+    with pytest.raises(UserError, match=rf"{split}\.jsonl holds no rows"):
+        load_folder(tmp_path, split)

@@ -558,3 +558,11 @@ def test_math_verify_agrees_on_plain_numbers_with_these_exceptions():
         != bool(equal(golds[gold], texts[text], timeout_seconds=None))
     }
     assert differ == set(DIFFERENCES)
+
+
+@pytest.mark.parametrize(
+    "completion", ["Two nines.\n#### 18\x1f", "Two nines.\n####\x1f18", "Two nines.\n#### \x1f18"]
+)
+def test_an_invisible_character_that_python_counts_as_a_space_spoils_the_marker_line(completion: str) -> None:
+    verdict = verify(completion, "18")
+    assert not verdict.format_ok and not verdict.correct and "\\x1f" in verdict.why

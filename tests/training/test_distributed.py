@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from rlvr_kit.paths import PROJECT
 from rlvr_kit.recipe import RECIPES
-from rlvr_kit.run_folder import Run
+from rlvr_kit.run_folder import Run, checkpoints
 
 CONFIGS = RECIPES / "accelerate"
 TORCHRUN = [
@@ -73,7 +73,10 @@ def written(trainer, prompt_ids, *args):
     numbers = [sum(ids) + 7 * ((first + i) % group) for i, ids in enumerate(prompt_ids)]
     texts = [str(n**3)[: 3 + n % 8] for n in numbers]
     ids = [trainer._tokenizer(text)["input_ids"] for text in texts]
-    return [own + [trainer._tokenizer.eos_token_id] * (first + i < 4) for i, own in enumerate(ids)], None
+    ids = [own + [trainer._tokenizer.eos_token_id] * (first + i < 4) for i, own in enumerate(ids)]
+    # The kit's trainer leaves groups without signal out when it knows their entropy from sampling.
+    trainer._sampled_entropy = {(*prompt, *own): 1.0 for prompt, own in zip(prompt_ids, ids)}
+    return ids, None
 
 
 def digits(completions, **_):
@@ -113,6 +116,9 @@ run("fixed-stock", size, "run.shared_prefix=false", rewards=[digits])
 run("split", f"grpo.per_device_train_batch_size={4 // WORLD}", "grpo.gradient_accumulation_steps=2",
     "grpo.num_generations=8", rewards=[digits])
 run("lopsided", size, rewards=[only_the_first_prompt])
+for kind, how in (("", []), ("-stock", ["run.shared_prefix=false"])):
+    run("reused" + kind, size, "grpo.beta=0.1", "grpo.num_iterations=2", *how, rewards=[digits])
+    run("idle" + kind, size, "grpo.weight_decay=0.1", *how, rewards=[only_the_first_prompt])
 run("cut", size, "grpo.mask_truncated_completions=true", rewards=[digits])
 
 if WORLD == 2:
@@ -226,6 +232,14 @@ def test_fed_the_same_completions_two_processes_are_one(two: Path, one: Path, na
     assert Run(two / name).log().grad_norm[1:].gt(0).any()
 
 
+@pytest.mark.parametrize("name", ["fixed", "reused", "idle"])
+def test_two_processes_learn_what_two_of_stock_trl_learn(two: Path, name: str) -> None:
+    ours, stock = weights(two, name, 0), weights(two, f"{name}-stock", 0)
+    for key in stock:
+        torch.testing.assert_close(ours[key], stock[key], rtol=1e-5, atol=5e-7)
+    assert Run(two / name).log().grad_norm[1:].gt(0).any()
+
+
 def test_fsdp_ends_with_the_weights_of_one_process(two: Path, one: Path) -> None:
     ours, theirs = (load_file(run / "model" / "model.safetensors") for run in (two / "fsdp", one / "fixed"))
     assert ours.keys() == theirs.keys()
@@ -238,13 +252,13 @@ def test_fsdp_ends_with_the_weights_of_one_process(two: Path, one: Path) -> None
 def test_a_signal_that_one_process_hears_stops_both_with_a_checkpoint(two: Path) -> None:
     said = [(two / f"stopped-{rank}.txt").read_text() for rank in (0, 1)]
     assert said[0] == said[1] and said[0].startswith("143 ") and "goes on from there" in said[0]
-    assert [path.name for path in (two / "stopped" / "checkpoints").iterdir()] == ["checkpoint-2"]
+    assert [path.name for path in checkpoints(two / "stopped")] == ["checkpoint-2"]
     assert not (two / "stopped" / "model").exists()
 
 
 def test_a_guard_stops_both(two: Path) -> None:
     first, second = ((two / f"guarded-{rank}.txt").read_text() for rank in (0, 1))
-    assert "raise grpo.max_completion_length" in first and "the first process" in second
+    assert "raise grpo.max_completion_length" in first and "rank 0 reports" in second
     assert "raise grpo.max_completion_length" in Run(two / "guarded").log().stopped.iloc[-1]
     assert not (two / "guarded" / "model").exists()
 

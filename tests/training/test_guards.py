@@ -14,6 +14,7 @@ from rlvr_kit.paths import PROJECT
 from rlvr_kit.recipe import load_recipe
 from rlvr_kit.rewards.reward_functions import FormatReward
 from rlvr_kit.run_folder import Run, checkpoints
+from rlvr_kit.tasks.word_problems import make_word_problems
 from rlvr_kit.training import guards
 from rlvr_kit.training.train import train
 
@@ -21,7 +22,7 @@ SAMPLES = PROJECT / "notebooks" / "samples"
 
 
 def replay(lines: list[dict]) -> dict[str, str]:
-    """What the guards would have said, had they watched these lines come in; a stop ends it."""
+    """What the guards would have said, had they watched these lines come in; only a failure ends it."""
     said: dict[str, str] = {}
     seen: list[dict] = []
     for line in lines:
@@ -36,9 +37,21 @@ def replay(lines: list[dict]) -> dict[str, str]:
     "sample, said",
     [
         ("cpu", {}),
-        ("hacked", {"warning/hacking": "step 9: .*format 47% → 100%, strict 19% → 3%, .*n=64"}),
+        (
+            "hacked",
+            {
+                "warning/hacking": "step 9: .*format 47% → 100%, strict 19% → 3% .*n=64",
+                "stopped_early": "step 9: .*fallen from 19% to 3% .*divide grpo.learning_rate",
+            },
+        ),
         ("truncated", {"stopped": "step 8: .*from the start, .*raise grpo.max_completion_length"}),
-        ("collapsed", {"stopped": "step 12: .*Earlier most did end, .*divide grpo.learning_rate"}),
+        (
+            "collapsed",
+            {
+                "stopped_early": "step 4: .*fallen from 19% to 0%.*p < 0.001.*divide grpo.learning_rate",
+                "stopped": "step 12: .*Earlier most did end, .*divide grpo.learning_rate",
+            },
+        ),
     ],
 )
 def test_real_runs(sample: str, said: dict[str, str]) -> None:
@@ -110,6 +123,24 @@ def test_when_format_rises_alone(formats: list, stricts: list, warned: bool) -> 
     assert ("warning/hacking" in replay(lines)) == warned
 
 
+@pytest.mark.parametrize(
+    "solved, n, ends",
+    [((12, 7), 64, False), ((12, 7, 3), 64, True), ((12, 4), 64, False), ((12, 3), 64, True), ((24, 11), 128, True),
+     ((0, 0), 64, False), ((12, 30, 12), 64, False)],
+)  # fmt: skip
+def test_when_accuracy_has_fallen(solved: tuple, n: int, ends: bool) -> None:
+    lines = run_of((len(solved) - 1, {}))
+    for line, k in zip(lines, solved, strict=True):
+        line |= {
+            "heldout/strict": k / n,
+            "heldout/n": n,
+            "heldout/strict_ci": (0, 1),
+            "heldout/format_ci": (0, 1),
+        }
+        line |= {"heldout/format": 0.5}
+    assert ("stopped_early" in replay(lines)) == ends
+
+
 def test_a_warning_is_given_once_and_a_stop_again_after_a_resume() -> None:
     quiet = run_of((6, {"entropy": 0.01}))
     found = guards.check(quiet[:6])
@@ -179,10 +210,9 @@ def test_stops_when_updates_blow_up(tmp_path: Path, shared_prefix: str) -> None:
     assert checkpoints(run.path) == []
 
 
-@pytest.fixture
-def half_trained(tmp_path: Path) -> Path:
-    """A tiny model that was taught to answer every question with a well-formed 7, or more often without one."""
-    folder, recipe = tmp_path / "half_trained", load_recipe("smoke")
+def half_trained(folder: Path, well_formed: float) -> Path:
+    """A tiny model that answers with a well-formed 7, at this share of what it was taught, or else without one."""
+    recipe = load_recipe("smoke")
     model, tokenizer = load_policy("tiny-random"), load_tokenizer("tiny-random")
     optimizer = torch.optim.Adam(model.parameters())
     questions = recipe.training_problems()["question"]
@@ -191,7 +221,7 @@ def half_trained(tmp_path: Path) -> Path:
         prompt = recipe.template().render(tokenizer, questions[step % len(questions)])
         rows = [tokenizer(prompt + answer + "<|end|>")["input_ids"] for answer in ("a\n#### 7", "b no idea")]
         start = len(tokenizer(prompt)["input_ids"])
-        for ids, weight in zip(rows, (0.4, 0.6), strict=True):
+        for ids, weight in zip(rows, (well_formed, 1 - well_formed), strict=True):
             labels = torch.tensor([[-100] * start + ids[start:]])
             (weight * model(input_ids=torch.tensor([ids]), labels=labels).loss).backward()
         optimizer.step()
@@ -202,15 +232,55 @@ def half_trained(tmp_path: Path) -> Path:
 
 
 def test_warns_of_format_without_accuracy_and_of_collapse_and_trains_on(
-    half_trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     steps = ["grpo.max_steps=12", "evaluation.every_steps=2", "evaluation.heldout=16", "lora=null"]
     size = ["grpo.num_generations=8", "grpo.per_device_train_batch_size=16"]
     fast = ["grpo.learning_rate=3e-3", "grpo.lr_scheduler_type=constant"]
-    recipe = load_recipe("smoke", [f"model.name={half_trained}", *steps, *size, *fast])
+    recipe = load_recipe(
+        "smoke", [f"model.name={half_trained(tmp_path / 'half', 0.4)}", *steps, *size, *fast]
+    )
     run = train(recipe, tmp_path / "hacked", rewards=[FormatReward()])
     assert (run.path / "model").exists() and run.log().step.iloc[-1] == 12
     said = capsys.readouterr().err
     for kind, text in [("hacking", "held-out format 0% → "), ("entropy", "entropy has collapsed")]:
         assert run.log()[f"warning/{kind}"].dropna().size == 1 and text in run.log()[f"warning/{kind}"].max()
         assert said.count(text) == 1
+
+
+def test_ends_early_with_the_best_model_where_accuracy_falls(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every answer is 7 and the model mostly says so, until it is paid for not saying it."""
+    for split in ("train", "test"):
+        questions = make_word_problems(split, 64, max_steps=1)["question"]
+        rows = [{"question": question, "answer": "a\n#### 7"} for question in questions]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+    def without(completions: list, **_: object) -> list[float]:
+        return [float("#" not in text) for text in completions]
+
+    base = half_trained(tmp_path / "half", 0.8)
+    steps = ["grpo.max_steps=40", "evaluation.every_steps=2", "evaluation.heldout=16", "lora=null"]
+    size = ["grpo.num_generations=8", "grpo.per_device_train_batch_size=16", f"data.source={tmp_path}"]
+    fast = [
+        "grpo.learning_rate=3e-3",
+        "grpo.lr_scheduler_type=constant",
+        "evaluation.n=4",
+        "data.train_size=32",
+    ]
+    run = train(
+        load_recipe("smoke", [f"model.name={base}", *steps, *size, *fast]),
+        tmp_path / "fallen",
+        rewards=[without],
+    )
+    said, summary = run.log().stopped_early.dropna().item(), run.summary()
+    assert "has fallen from 100%" in said and said in " ".join(capsys.readouterr().err.split())
+    assert summary["steps"] < 40 and summary["stopped_by"] == said
+    measured = run.log().dropna(subset=["heldout/strict"])
+    best = measured[measured["heldout/strict"] == measured["heldout/strict"].max()].step.max()
+    assert summary["best_step"] == best < summary["steps"]
+    assert not list(run.path.glob("checkpoints/best-*"))
+    kept, start = load_policy(str(run.path / "model")), load_policy(str(base))
+    same = [torch.equal(a, b) for a, b in zip(kept.parameters(), start.parameters(), strict=True)]
+    assert all(same) == (best == 0)

@@ -204,6 +204,19 @@ def test_a_measured_step_gives_a_time_and_leaves_nothing(tmp_path, monkeypatch, 
     assert said.out == "" and "timing a training step" in said.err  # stdout is for --json
 
 
+def test_reused_completions_are_sampled_once():
+    seconds = {"sampling": 60.0, "learning": 6.0}
+    once, twice = (
+        plan(smoke("grpo.max_steps=100", "evaluation.every_steps=1000", *reuse), seconds=seconds)
+        for reuse in ([], ["grpo.num_iterations=2"])
+    )
+    assert once.minutes - twice.minutes == pytest.approx(50)
+    waves = ["grpo.steps_per_generation=2", "data.train_size=64"]  # twice the completions, half as often
+    assert plan(
+        smoke("grpo.max_steps=100", "evaluation.every_steps=1000", *waves), seconds=seconds
+    ).minutes == pytest.approx(once.minutes)
+
+
 def test_a_model_that_is_not_here_is_planned_and_not_timed(capfd):
     made = timed_plan(smoke("model.name=Qwen/Qwen2.5-0.5B-Instruct"))
     assert made.seconds is None and made.minutes is None and made.in_words()["time"] == "not measured"
@@ -259,3 +272,35 @@ def test_an_epoch_has_as_many_steps_as_in_trl(overrides, tmp_path):
     )
     passes = len(trainer.get_train_dataloader())
     assert plan(recipe).steps == passes // trainer.args.gradient_accumulation_steps
+
+
+def with_test_question(tmp_path, characters):
+    """The smoke recipe on a folder of short questions, one of which, in the test split, is long."""
+    for split in ("train", "test"):
+        rows = [{"question": f"{split} {i}+1?", "answer": f"So.\n#### {i + 1}"} for i in range(60)]
+        if split == "test":
+            rows[3]["question"] += "x" * characters
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return [f"data.source={tmp_path}", "data.train_size=null"]
+
+
+def test_refuses_a_test_question_beyond_the_context(tmp_path):
+    with pytest.raises(UserError, match="a test or held-out prompt of 5,[0-9]+ tokens .* context of 4,096"):
+        plan(smoke(*with_test_question(tmp_path, 5000)))
+
+
+def test_a_long_test_question_counts_in_the_memory(tmp_path):
+    data = with_test_question(tmp_path, 3500)
+    without = plan(smoke(*data, "evaluation.n=3")).memory.get("evaluation", 0)  # it is the fourth question
+    batches = [plan(smoke(*data, f"evaluation.batch_size={n}")).memory["evaluation"] for n in (32, 64)]
+    assert without < batches[0] / 4 and batches[0] < batches[1]
+
+
+def test_a_name_with_brackets_is_no_markup(tmp_path):
+    (tmp_path / "a[bold]b[").mkdir()
+    file = tmp_path / "a[bold]b[" / "x[" / "y].yaml"
+    file.parent.mkdir()
+    file.write_text(smoke().model_copy(update={"name": "x[/y]"}).to_yaml())
+    console = Console(width=120, file=io.StringIO(), record=True)
+    console.print(plan(load_recipe(file)))
+    assert "Plan of recipe x[/y]" in console.export_text()

@@ -49,6 +49,16 @@ def test_the_run_folder_is_complete(run: Run) -> None:
     assert run.summary()["steps"] == 4 and run.summary()["peak_memory_gib"] > 0
 
 
+@pytest.mark.parametrize("reuse", ["num_iterations", "steps_per_generation"])
+def test_completions_may_be_used_for_two_steps(reuse: str, tmp_path: Path) -> None:
+    """At every second step nothing is sampled, so TRL logs neither reward nor length."""
+    short = ["grpo.max_steps=6", "evaluation.heldout=4", "evaluation.every_steps=100"]
+    log = train(load_recipe("smoke", [MOVES, f"grpo.{reuse}=2", *short]), tmp_path / "run").log()
+    assert log.step.tolist() == list(range(7))
+    assert log.loss[1:].notna().all() and log.entropy[1:].notna().all()
+    assert log.reward[1:].notna().tolist() == log.length[1:].notna().tolist() == [True, False] * 3
+
+
 def test_the_model_loads_in_transformers_and_is_what_the_last_heldout_line_measured(run: Run) -> None:
     from transformers import AutoModelForCausalLM
 
@@ -56,7 +66,7 @@ def test_the_model_loads_in_transformers_and_is_what_the_last_heldout_line_measu
     recipe = run.recipe()
     result = evaluate(
         model, load_tokenizer(str(run.path / "model")), recipe.heldout_problems(), recipe.template(),
-        label="again", max_new_tokens=recipe.max_new_tokens, quiet=True,
+        label="again", sampling=recipe.sampling, quiet=True,
     )  # fmt: skip
     last = run.log().iloc[-1]
     assert result.summary["truncated"] == last["heldout/truncated"]
@@ -150,7 +160,8 @@ def test_a_full_disk_is_one_clear_line_and_leaves_nothing_half_written(
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(UserError, match="No space left on device.*go on"):
         train(load_recipe("smoke"), folder)
-    assert list((folder / "checkpoints").iterdir()) == [] and not (folder / "model").exists()
+    left = {path.name.partition("-")[0] for path in (folder / "checkpoints").iterdir()}
+    assert left == {"best"} and not (folder / "model").exists()  # weights set aside whole, and no checkpoint
     monkeypatch.undo()
     assert len(train(load_recipe("smoke"), folder).log()) == 5
 

@@ -13,9 +13,10 @@ from moto import mock_aws
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from rlvr_kit import UserError
+from rlvr_kit.measure.wording import NEXT_STEPS, TITLES
 from rlvr_kit.paths import PROJECT
 from rlvr_kit.tutorial.execute import run_notebooks
-from rlvr_kit.tutorial.report import headline
+from rlvr_kit.tutorial.report import headline_text
 
 PARAMETERS = 'RECIPE = "cpu"\nRUN_DIR = "runs/tutorial"\nSEED = 0'
 EVALUATE = """\
@@ -30,7 +31,7 @@ for label, solved in {"base": 4, "tuned": TUNED}.items():
     Run(RUN_DIR).save_evaluation(label, rows, summarize(rows))
 for step in range(3):
     Run(RUN_DIR).append_log({"step": step, "reward": 0.1 * step, "seconds": step, "completions": 8 * step})
-Run(RUN_DIR).write_summary({"peak_memory_gib": 1.25, "steps": 3})
+Run(RUN_DIR).write_summary({"peak_memory_gib": 1.25, "best_step": 3})
 time.sleep(0.2)
 """
 PICTURE = """\
@@ -83,9 +84,10 @@ def finished(tmp_path_factory):
 
 def test_summary_is_exactly_what_the_evaluations_say(finished):
     run, _ = finished
-    summary = json.loads((run / "summary.json").read_text())
-    minutes = summary.pop("minutes")
-    assert 0 <= minutes < 2
+    summary = json.loads((run / "headline.json").read_text())
+    minutes, costs = summary.pop("minutes"), summary.pop("notebooks")
+    assert 0 <= minutes < 2 and summary.pop("best_step") == 3
+    assert all(cost["name"] and 0 <= cost["minutes"] < 2 for cost in costs) and len(costs) == 2
     assert summary["mcnemar_p"] == pytest.approx(2 * 0.5**20)  # twenty problems gained, none lost
     for side, share in {"base": 0.1, "tuned": 0.6}.items():
         low, high = summary[side].pop("strict_ci")
@@ -95,15 +97,18 @@ def test_summary_is_exactly_what_the_evaluations_say(finished):
         "recipe", "model", "data", "peak_memory_gib", "base", "tuned", "mcnemar_p"
     }  # fmt: skip
     assert (summary["recipe"], summary["model"], summary["data"]) == ("smoke", "tiny-random", "word_problems")
-    assert summary["peak_memory_gib"] == 1.25  # as training left it
+    # Of all processes, not only of training, whose own summary is left as it was.
+    assert summary["peak_memory_gib"] == max(cost["peak_memory_gib"] for cost in costs) > 0.05
+    assert json.loads((run / "summary.json").read_text()) == {"peak_memory_gib": 1.25, "best_step": 3}
 
 
 def test_last_lines_are_the_figures_and_the_report(finished):
     run, lines = finished
-    summary = json.loads((run / "summary.json").read_text())
+    summary = json.loads((run / "headline.json").read_text())
     assert lines[-1].endswith(str(run / "report.html"))
-    assert set(headline(summary)) < set(lines)
-    assert any("A significant gain" in line for line in lines)
+    assert set(headline_text(summary)) < set(lines)
+    assert any(line.startswith(f"{TITLES['gain']} A significant gain") for line in lines)
+    assert lines[-2] == NEXT_STEPS["gain"]
 
 
 def test_training_inside_a_cell_is_shown_as_it_goes(finished):
@@ -129,7 +134,7 @@ def test_report_shows_the_figures_of_the_summary_first(finished):
     page = BeautifulSoup((run / "report.html").read_text(), "html.parser")
     table = page.main.find("table").get_text(" ")
     assert "Of 40 test problems" in table
-    for side in json.loads((run / "summary.json").read_text()).values():
+    for side in json.loads((run / "headline.json").read_text()).values():
         if isinstance(side, dict):
             low, high = side["strict_ci"]
             assert f"{side['strict']:.1%} ({low:.1%} to {high:.1%})" in table
@@ -203,7 +208,7 @@ def test_notebook_that_is_not_one(tmp_path):
         run_notebooks("smoke", tmp_path / "run", notebooks=[tmp_path / "torn.ipynb"])
 
 
-@pytest.mark.parametrize("there", ["notebooks", "log.jsonl", "summary.json"])
+@pytest.mark.parametrize("there", ["notebooks", "log.jsonl", "summary.json", "headline.json"])
 def test_folder_of_another_run_is_refused_untouched(there, tmp_path):
     (tmp_path / there).mkdir()
     with pytest.raises(UserError, match=f"holds another run .{there}"):
@@ -217,11 +222,22 @@ def test_unknown_recipe_leaves_nothing_behind(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_tuned_like_base_is_no_evidence(tmp_path):
-    notebook = write_notebook(tmp_path / "same.ipynb", new_code_cell(EVALUATE.replace("TUNED", "4")))
+@pytest.mark.parametrize("solved,outcome", [(24, "gain"), (4, "no difference"), (0, "no difference")])
+def test_report_is_titled_by_what_the_run_did(solved, outcome, tmp_path):
+    notebook = write_notebook(tmp_path / "same.ipynb", new_code_cell(EVALUATE.replace("TUNED", str(solved))))
     report = run_notebooks("smoke", tmp_path / "run", notebooks=[notebook])
-    assert "No evidence of a difference" in report.read_text()
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["mcnemar_p"] == 1
+    page = BeautifulSoup(report.read_text(), "html.parser")
+    assert page.h1.get_text() == TITLES[outcome]
+    assert [kind for kind, words in NEXT_STEPS.items() if words in page.main.get_text()] == [outcome]
+
+
+def test_report_of_a_loss_says_so(tmp_path):
+    better_before = EVALUATE.replace('"base": 4, "tuned": TUNED', '"base": 24, "tuned": 4')
+    notebook = write_notebook(tmp_path / "worse.ipynb", new_code_cell(better_before))
+    page = BeautifulSoup(
+        run_notebooks("smoke", tmp_path / "run", notebooks=[notebook]).read_text(), "html.parser"
+    )
+    assert page.h1.get_text() == TITLES["loss"] and page.find(class_="headline loss")
 
 
 @mock_aws
@@ -231,3 +247,14 @@ def test_plain_papermill_reads_and_writes_s3(tmp_path):
     bucket.upload_file(str(notebook), "plain.ipynb")
     papermill.execute_notebook("s3://tutorial/plain.ipynb", "s3://tutorial/out.ipynb", {"SEED": 5})
     assert b"seed 5" in bucket.Object("out.ipynb").get()["Body"].read()
+
+
+def test_ctrl_c_is_one_line_that_says_what_is_kept(tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    notebook = write_notebook(tmp_path / "slow.ipynb", new_code_cell("1"))
+    monkeypatch.setattr(papermill, "execute_notebook", interrupted)
+    with pytest.raises(UserError, match=r"stopped in slow\.ipynb, .*run/notebooks keeps") as caught:
+        run_notebooks("smoke", tmp_path / "run", notebooks=[notebook])
+    assert caught.value.exit_code == 130

@@ -1,0 +1,129 @@
+"""What the kit's jobs leave in an AWS account: list it, and stop or delete what is named.
+
+Nothing of anyone else is touched. A job or an endpoint is the kit's only when its name begins with `rlvr-kit-` and it
+has the tag `rlvr-kit`, a log stream when its job is, and files only in the kit's own folder of the bucket.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+from rlvr_kit.cloud.account import explain_aws_errors, open_session
+from rlvr_kit.cloud.job_log import ENDED, LOG_GROUP
+from rlvr_kit.cloud.job_request import NAME
+from rlvr_kit.errors import InputError
+
+#: How the name of every job begins.
+PREFIX = f"{NAME}-"
+
+
+class Leftover(NamedTuple):
+    """One thing in the account that a job of the kit left, and the call that stops or deletes it."""
+
+    id: str
+    what: str
+    bytes: int
+    delete: Callable[[], Any]
+
+
+def clean_up(delete: Collection[str] = (), bucket: str | None = None) -> list[dict[str, Any]]:
+    """List what the kit's jobs left in the account; stop or delete only the items whose "id" is in `delete`.
+
+    An item is {"id", "what", "bytes", "deleted"}: running jobs, endpoints with their configurations
+    and models, log streams, folders in S3.
+    `bucket`: the recipe's sagemaker.bucket, where that is not the session's default one.
+
+    Raises:
+        InputError: `delete` names something that the kit did not leave; then nothing is deleted.
+        AWSError: AWS refuses a call.
+    """
+    session = open_session(bucket, read_only=True)
+    with explain_aws_errors():
+        found = [*_jobs_endpoints_and_logs(session), *_folders(session)]
+        if unknown := sorted(set(delete) - {item.id for item in found}):
+            raise InputError(f"nothing was deleted, because the kit left no {', '.join(unknown)}")
+        for item in found:
+            if item.id in delete:
+                item.delete()
+    return [
+        {"id": item.id, "what": item.what, "bytes": item.bytes, "deleted": item.id in delete}
+        for item in found
+    ]
+
+
+def _jobs_endpoints_and_logs(session: Any) -> Iterator[Leftover]:
+    sagemaker, logs = session.boto_session.client("sagemaker"), session.boto_session.client("logs")
+    arns = {}
+    for job in _items(sagemaker, "list_training_jobs", "TrainingJobSummaries", NameContains=PREFIX):
+        name = job["TrainingJobName"]
+        arns[name] = job["TrainingJobArn"]
+        if job["TrainingJobStatus"] not in ENDED and _is_ours(sagemaker, name, arns[name]):
+            stop = partial(sagemaker.stop_training_job, TrainingJobName=name)
+            yield Leftover(f"training-job/{name}", "a running job, which costs money", 0, stop)
+    for endpoint in _items(sagemaker, "list_endpoints", "Endpoints", NameContains=PREFIX):
+        name = endpoint["EndpointName"]
+        if _is_ours(sagemaker, name, endpoint["EndpointArn"]):
+            delete = partial(sagemaker.delete_endpoint, EndpointName=name)
+            yield Leftover(f"endpoint/{name}", "an endpoint, which costs money", 0, delete)
+    yield from _configs_and_models(sagemaker)
+    ours: dict[str, bool] = {}  # by job: one job may have many log streams, one for each of its machines
+    streams = {"logGroupName": LOG_GROUP, "logStreamNamePrefix": PREFIX}
+    for stream in _items(logs, "describe_log_streams", "logStreams", **streams):
+        job_name = stream["logStreamName"].split("/")[0]
+        if job_name not in ours:
+            ours[job_name] = job_name in arns and _is_ours(sagemaker, job_name, arns[job_name])
+        if ours[job_name]:
+            place = {"logGroupName": LOG_GROUP, "logStreamName": stream["logStreamName"]}
+            delete = partial(logs.delete_log_stream, **place)
+            size = stream.get("storedBytes", 0)
+            yield Leftover(f"log-stream/{stream['logStreamName']}", "the log of a machine", size, delete)
+
+
+def _configs_and_models(sagemaker: Any) -> Iterator[Leftover]:
+    """What an endpoint is made of; it costs nothing."""
+    for config in _items(sagemaker, "list_endpoint_configs", "EndpointConfigs", NameContains=PREFIX):
+        name = config["EndpointConfigName"]
+        if _is_ours(sagemaker, name, config["EndpointConfigArn"]):
+            delete = partial(sagemaker.delete_endpoint_config, EndpointConfigName=name)
+            yield Leftover(f"endpoint-config/{name}", "the configuration of an endpoint", 0, delete)
+    for model in _items(sagemaker, "list_models", "Models", NameContains=PREFIX):
+        name = model["ModelName"]
+        if _is_ours(sagemaker, name, model["ModelArn"]):
+            yield Leftover(
+                f"model/{name}",
+                "the model of an endpoint",
+                0,
+                partial(sagemaker.delete_model, ModelName=name),
+            )
+
+
+def _folders(session: Any) -> Iterator[Leftover]:
+    """The folders of jobs in the kit's folder of the session's bucket."""
+    bucket = session.default_bucket()
+    root = f"{session.default_bucket_prefix}/{NAME}/" if session.default_bucket_prefix else f"{NAME}/"
+    sizes: Counter[str] = Counter()
+    s3 = session.boto_session.client("s3")
+    for item in _items(s3, "list_objects_v2", "Contents", Bucket=bucket, Prefix=root + PREFIX):
+        sizes[root + item["Key"].removeprefix(root).split("/")[0] + "/"] += item["Size"]
+    for folder, size in sizes.items():
+        delete = session.s3_resource.Bucket(bucket).objects.filter(Prefix=folder).delete
+        yield Leftover(f"s3://{bucket}/{folder}", "a job's source, checkpoints and model", size, delete)
+
+
+def _is_ours(sagemaker: Any, name: str, arn: str) -> bool:
+    """Return whether a job or an endpoint was made by the kit: `NameContains` finds others' names as well."""
+    tags = _items(sagemaker, "list_tags", "Tags", ResourceArn=arn) if name.startswith(PREFIX) else ()
+    return any(tag["Key"] == NAME for tag in tags)
+
+
+def _items(client: Any, operation: str, key: str, **filters: Any) -> Iterator[dict[str, Any]]:
+    """Yield all items of a paged listing; none where the bucket or the log group does not exist (yet)."""
+    from botocore.exceptions import ClientError
+
+    try:
+        for page in client.get_paginator(operation).paginate(**filters):
+            yield from page.get(key, [])
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in ("NoSuchBucket", "ResourceNotFoundException"):
+            raise

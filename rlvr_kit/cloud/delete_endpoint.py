@@ -1,0 +1,104 @@
+"""Deleting an endpoint and what it was made of, whatever AWS says at first and whoever presses Ctrl-C meanwhile."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from rlvr_kit.errors import AWSError
+
+if TYPE_CHECKING:
+    from sagemaker.core.helper.session_helper import Session
+
+#: Seconds between two questions about a state: the first, and the longest after growing by half each time.
+POLL = (1.0, 15.0)
+#: Seconds for which a deletion is tried: SageMaker refuses it while an endpoint is being created.
+DELETE_WITHIN = 2400.0
+
+
+def delete_endpoint(
+    name: str,
+    session: "Session",
+    upload: tuple[str, str] | None = None,
+    on_line: Callable[[str], Any] = print,
+) -> None:
+    """Delete the endpoint, its configuration, its model, and the `upload` (bucket, key); what is gone is no error.
+
+    Raises:
+        AWSError: something could not be deleted; the message names it. The rest is deleted all the same.
+    """
+    sagemaker = session.boto_session.client("sagemaker")
+    calls: dict[str, Callable[[], Any]] = {
+        "endpoint": partial(sagemaker.delete_endpoint, EndpointName=name),
+        "endpoint-config": partial(sagemaker.delete_endpoint_config, EndpointConfigName=name),
+        "model": partial(sagemaker.delete_model, ModelName=name),
+    }
+    if upload:
+        s3 = session.boto_session.client("s3")
+        calls["upload"] = partial(s3.delete_object, Bucket=upload[0], Key=upload[1])
+    left = {kind: problem for kind, call in calls.items() if (problem := _delete(call, kind, on_line))}
+    if left:
+        told = "; ".join(f"{kind} {name}: {problem}" for kind, problem in left.items())
+        raise AWSError(f"not deleted, and an endpoint costs money until it is: {told} (see `clean-up`)")
+
+
+def _delete(call: Callable[[], Any], kind: str, on_line: Callable[[str], Any]) -> str:
+    """Delete one thing, waiting while it is being created. Returns why it could not be deleted, or ""."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    deadline, pause, told = time.monotonic() + DELETE_WITHIN, POLL[0], False
+    failures = 0
+    while True:
+        try:
+            call()
+            return ""
+        except ClientError as error:
+            message = error.response["Error"].get("Message", "")
+            if "Could not find" in message or "does not exist" in message or "NotFound" in str(error):
+                return ""
+            busy = "in-progress" in message or "in progress" in message or "Throttling" in str(error)
+            failures += not busy
+            problem = " ".join(str(error).split())
+        except BotoCoreError as error:
+            failures, problem = failures + 1, " ".join(str(error).split())
+        if failures > 3 or time.monotonic() > deadline:
+            return problem
+        if not told:
+            on_line(f"[the {kind} cannot be deleted yet, trying again until it can: leave this running]")
+        told, pause = True, min(1.5 * pause, POLL[1])
+        time.sleep(pause)
+
+
+@contextmanager
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does, so that everything is deleted; in other threads nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def no_ctrl_c(on_line: Callable[[str], Any]) -> Iterator[None]:
+    """While something that costs money is being deleted, Ctrl-C and SIGTERM only say so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    tell = lambda *_: on_line("[deleting the endpoint, which costs money until it is gone: one moment]")  # noqa: E731
+    before = {number: signal.signal(number, tell) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
