@@ -99,13 +99,13 @@ class SageMakerSection(_Section):
     python_version: str = "py312"
     sharding: Literal["ddp", "fsdp", "zero2"] = "ddp"  # several GPUs: which of recipes/accelerate/
     spot: bool = False  # managed spot: cheaper, may be interrupted; the run resumes from its checkpoint
-    # The job's hard limit. None: three times the estimate, and 60 at the least.
-    max_minutes: float | None = Field(None, ge=1)
+    max_minutes: float | None = Field(
+        None, ge=1
+    )  # the hard limit; None: three times the estimate, 60 at least
     # Spot only: running plus waiting; None: twice max_minutes.
     max_wait_minutes: float | None = Field(None, ge=1)
     max_cost: float = Field(20.0, gt=0)  # US dollars; submit refuses when max_minutes x price may exceed it
-    # US dollars for one instance; used when the Pricing API cannot be asked.
-    price_per_hour: float | None = Field(None, gt=0)
+    price_per_hour: float | None = Field(None, gt=0)  # US dollars; used when the Pricing API cannot be asked
     role: str | None = None  # execution role ARN or name; None: the role this notebook runs as
     bucket: str | None = None  # None: the session's default bucket
     subnets: list[str] = []  # VPC; goes together with security_groups

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from rlvr_kit.errors import UserError
-from rlvr_kit.tasks.hostile import CANARY, CODE, PATIENCE, REPEATED, hostile_texts, limited
+from rlvr_kit.tasks.hostile import CANARY, CODE, PATIENCE, REPEATED, TookTooLong, hostile_texts, limited
 from rlvr_kit.tasks.task import Task, plain_question
 
 Rows = list[dict[str, str]]
@@ -167,14 +167,9 @@ def _hedged(task: Task, rows: Rows) -> Check:
 
 def _runs_code(task: Task, rows: Rows) -> Check:
     row = rows[0]
+    replaced, added = row["answer"].replace(row["gold"], CODE), f"{row['answer']}\n{CODE}"
     sys.modules.pop(CANARY, None)
-    for text in (
-        CODE,
-        row["answer"].replace(row["gold"], CODE),
-        f"{row['answer']}\n{CODE}",
-        f"#### {CODE}",
-        f"${CODE}$",
-    ):
+    for text in (CODE, replaced, added, f"#### {CODE}", f"${CODE}$"):
         _paid(task, text, row["gold"])
     ran = sys.modules.pop(CANARY, None) is not None
     check = Check("the text of a model is run as code", "yes" if ran else "no")
@@ -193,18 +188,15 @@ def _sturdy(task: Task, rows: Rows) -> Check:
         try:
             with limited(PATIENCE):
                 task.verify(text, row["gold"])
-        except TimeoutError:
-            failed.append(f"{name}: no verdict after {PATIENCE:g} s")
-            check = Check(
-                "hostile texts that get a verdict", "stopped at the first that did not end", rows=failed
+        except TookTooLong:
+            wrong = f"verify() {SLOW} on {name}: no verdict after {PATIENCE:g} s"
+            return Check(
+                "hostile texts that get a verdict", "stopped at the first that did not end", wrong=wrong
             )
-            check.wrong = f"verify() {SLOW} on {name}: no verdict after {PATIENCE:g} s"
-            return check
         except UserError as error:
             failed.append(f"{name}: {error}")
-    check = Check(
-        "hostile texts that get a verdict", share=(len(texts) - len(failed), len(texts)), rows=failed
-    )
+    share = (len(texts) - len(failed), len(texts))
+    check = Check("hostile texts that get a verdict", share=share, rows=failed)
     if failed:
         check.wrong = f"verify() fails on {len(failed)} hostile texts, and a model may write any of them"
     return check
@@ -222,15 +214,14 @@ def _linear(task: Task, rows: Rows) -> Check:
                     task.verify(text, rows[0]["gold"])
             except UserError:
                 break  # _sturdy tells of it
-            except TimeoutError:
+            except TookTooLong:
                 before = 0.0
             took = time.process_time() - began
             worst = max(worst, took)
             if took > 0.2 and took > 9 * before:
                 many = f"{took:.1f} s for {length:,} characters"
-                return Check(
-                    f"time for repeated {name}", many, wrong=f"verify() {SLOW} on repeated {name}: {many}"
-                )
+                wrong = f"verify() {SLOW} on repeated {name}: {many}"
+                return Check(f"time for repeated {name}", many, wrong=wrong)
             before = took
     return Check("longest time for up to a million characters", f"{1000 * worst:.0f} ms")
 
@@ -246,5 +237,5 @@ def _paid(task: Task, text: str, gold: str) -> bool:
     try:
         with limited(PATIENCE):
             return task.verify(text, gold).correct
-    except (UserError, TimeoutError):
+    except (UserError, TookTooLong):
         return False  # _sturdy and _linear tell of it

@@ -45,19 +45,27 @@ def refuse_broken(task: Task, rows: "Dataset") -> None:
                 f"{task.name}: training row {i}, counted from 0, {row['question'][:60]!r}: {problem}"
             )
         task.verify(row["answer"], row["gold"])
-    for _, text in hostile_texts():
-        task.verify(text, rows[0]["gold"])
+    for name, text in hostile_texts():
+        try:
+            with limited(PATIENCE):
+                task.verify(text, rows[0]["gold"])
+        except TookTooLong:
+            raise InputError(f"{task.name}: verify has no verdict on {name} after {PATIENCE:g} s") from None
+
+
+class TookTooLong(BaseException):
+    """Raised inside a verifier by `limited`; no Exception, so that its own ``except`` does not swallow it."""
 
 
 @contextmanager
 def limited(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in what takes more of the processor's time.
+    """Raise TookTooLong in what takes more of the processor's time.
 
     Signals reach the main thread alone, and Windows has not this one: there nothing is limited.
     """
 
     def stop(*_: Any) -> None:
-        raise TimeoutError
+        raise TookTooLong
 
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGVTALRM"):
         yield

@@ -7,7 +7,7 @@ sound: nothing wrong was found in its data and its verifier
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,24 +134,19 @@ def _learnability(recipe: Recipe, task: Task, progress: Callable[[str], Any]) ->
     tokenizer, template = load_tokenizer(recipe.model.name, recipe.model.revision), recipe.template()
     problems, group = recipe.training_problems(), int(recipe.grpo.get("num_generations", 8))
     temperature = float(recipe.grpo.get("temperature", 1.0))
-    texts = [
-        re.sub(r"<<.*?>>", "", answer) for answer in problems.select(range(min(200, len(problems))))["answer"]
-    ]
+    answers = problems.select(range(min(200, len(problems))))["answer"]
+    texts = [re.sub(r"<<.*?>>", "", answer) for answer in answers]
     longest = 1 + max(len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"])
     limit = int(recipe.grpo.get("max_completion_length", 512))
     policy = load_policy(recipe.model.name, revision=recipe.model.revision, dtype=recipe.model.dtype)
-    settings: dict[str, Any] = {
-        "max_new_tokens": max(limit, longest),
-        "batch_size": recipe.evaluation.batch_size,
-    }
-    settings |= {"task": task, "seed": recipe.run.seed}
-    asked = recipe.problems("test", GREEDY_PROBLEMS)
-    greedy = evaluate(policy, tokenizer, asked, template, label="greedy", **settings).rows
-    tried = problems.select(range(min(GROUPS, len(problems))))
-    settings |= {"samples": group, "temperature": temperature}
-    sampled = evaluate(
-        policy, tokenizer, tried, template, label=f"sampled at {temperature:g}", **settings
-    ).rows
+    one = replace(recipe.sampling, max_new_tokens=max(limit, longest), seed=recipe.run.seed)
+    many = replace(one, samples=group, temperature=temperature)
+    asked, tried = (
+        recipe.problems("test", GREEDY_PROBLEMS),
+        problems.select(range(min(GROUPS, len(problems)))),
+    )
+    greedy = evaluate(policy, tokenizer, asked, template, label="greedy", sampling=one, task=task).rows
+    sampled = evaluate(policy, tokenizer, tried, template, label="sampled", sampling=many, task=task).rows
     del policy
     sampled["reward"] = recipe.rewards.format * sampled.format_ok + recipe.rewards.correct * sampled.correct
     groups = sampled.groupby("problem")
