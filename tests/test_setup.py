@@ -60,7 +60,7 @@ def test_conda_python_is_one_the_project_takes():
 def test_all_installs_every_extra_that_needs_no_gpu():
     named = Requirement(EXTRAS["all"][0])
     assert named.name == PYPROJECT["project"]["name"]
-    assert named.extras == EXTRAS.keys() - {"all", "gpu"}
+    assert named.extras == EXTRAS.keys() - {"all", "gpu", "reasoning"}
 
 
 def test_tested_torch_is_in_the_range_and_so_are_the_containers():

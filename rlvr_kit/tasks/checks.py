@@ -75,10 +75,11 @@ def _repeatable(train: Rows, again: Rows) -> Check:
 
 
 def _most_frequent(test: Rows) -> Check:
-    golds = Counter(row["gold"] for row in test)
-    gold, count = golds.most_common(1)[0]
-    found = f"{gold[:30]!a}, one of {len(golds)}"
-    check = Check("rows with the most frequent gold", found, (count, len(test)))
+    gold, count = max(
+        (Counter(row[key] for row in test).most_common(1)[0] for key in ("gold", "answer")),
+        key=lambda c: c[1],
+    )
+    check = Check("rows with the most frequent gold or answer", f"{gold[:40]!a}", (count, len(test)))
     if count > len(test) / 2 and len(test) > 10:
         check.wrong = "one constant answer is right more than half of the time: balance the rows"
     return check
@@ -117,7 +118,7 @@ def attacks(task: Task, rows: Rows) -> Iterator[tuple[str, list[str]]]:
 
 
 def _attacked(task: Task, rows: Rows) -> list[Check]:
-    chance = Counter(row["gold"] for row in rows).most_common(1)[0][1]
+    chance = max(Counter(row[key] for row in rows).most_common(1)[0][1] for key in ("gold", "answer"))
     checks = []
     for name, texts in attacks(task, rows):
         paid = [
@@ -138,7 +139,7 @@ def _other_golds(task: Task, rows: Rows) -> Check:
         (a, b)
         for k in (1, 2, 5)
         for a, b in zip(rows, rows[k:] + rows[:k], strict=True)
-        if a["gold"] != b["gold"]
+        if a["gold"] != b["gold"] and a["answer"] != b["answer"]
     ]
     paid = [(a, b) for a, b in pairs if _paid(task, a["answer"], b["gold"])]
     check = Check("paid for the answer to another row", share=(len(paid), len(pairs)) if pairs else None)
@@ -154,7 +155,7 @@ def _hedged(task: Task, rows: Rows) -> Check:
     """Two answers at once, the right one first and last: a verifier may read one of them, not whichever is right."""
     paid, n = 0, 0
     for row, other in zip(rows, rows[1:] + rows[:1], strict=True):
-        if row["gold"] != other["gold"]:
+        if row["gold"] != other["gold"] and row["answer"] != other["answer"]:
             n += 1
             a, b = row["answer"], other["answer"]
             both = [(f"{a}{between}{b}", f"{b}{between}{a}") for between in ("\n", " or ")]
