@@ -3,15 +3,15 @@
 A row, as ``problems("train", 1, 0)`` may give it:
 
     question  Mail of Monday. Hi, Anna here. Please send two dozen red mugs to Paris by the day after tomorrow. ...
-    answer    {"name": "Anna", "item": "mug", "color": "red", "count": 24, "city": "Paris", "day": "Wednesday"}
+    answer    {"name": "Anna", "item": "mug", "count": 24, "city": "Paris", "day": "Wednesday"}
     gold      the same line            kind seen
 
 What has to be done with a message: write the item in the singular, read numbers in digits, words and dozens, work out a
 day that is told relative to the day of the mail, and pass over what does not belong to the order (other people, other
-numbers, other cities).
+numbers, other cities, colors).
 
 A question belongs to one split for ever, whatever the seed (``split_of``). In the test split about 70 % of the messages
-are made of names, things, colours, cities and sentences that training uses too ("seen"), 15 % have words ("new words")
+are made of names, things, cities and sentences that training uses too ("seen"), 15 % have words ("new words")
 and 15 % sentences ("new sentence") that training never shows; the column ``kind`` says which.
 """
 
@@ -37,20 +37,19 @@ class Order(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     name: str = Text
     item: str = Text
-    color: str = Text
     count: int = Field(ge=1, le=10_000)
     city: str = Text
     day: Day
 
 
 FIELDS = tuple(Order.model_fields)
-MOST_CHARACTERS = 400  # an order takes about 120
+MOST_CHARACTERS = 400  # an order takes about 100
 INSTRUCTION = """\
-Write the order as one line of JSON: name of the customer, item in the singular, color, count as a number, city, and \
+Write the order as one line of JSON: name of the customer, item in the singular, count as a number, city, and \
 the day of the week on which it is due.
 Example:
 Mail of Tuesday. Igor needs a dozen gray desks in Bonn tomorrow, please.
-{"name": "Igor", "item": "desk", "color": "gray", "count": 12, "city": "Bonn", "day": "Wednesday"}"""
+{"name": "Igor", "item": "desk", "count": 12, "city": "Bonn", "day": "Wednesday"}"""
 
 # What messages are made of: training words, then those that only the test split has.
 WORDS = {
@@ -64,7 +63,7 @@ WORDS = {
     ),
     "color": ("red blue green black white yellow brown", "orange purple pink"),
     "city": (
-        "Paris London Berlin Madrid Rome Vienna Prague Oslo Dublin Lisbon Athens Warsaw Zurich Milan",
+        "Paris London Berlin Madrid Rome Vienna Prague Oslo Dublin Lisbon Athens Warsaw Milan",
         "Boston Chicago Toronto Sydney Tokyo Denver",
     ),
 }
@@ -115,19 +114,19 @@ def _message(rng: random.Random, kind: str) -> tuple[str, dict[str, Any]]:
 
     new = kind == "new sentence"
     order: dict[str, Any] = {}
-    for field in WORDS:
+    for field in WORDS:  # the color stands in the message alone: nobody asks for it
         order[field] = word(field, kind == "new words")
     order["count"] = rng.choice([*COUNTS]) if rng.random() < 0.4 else rng.randint(2, 20)
     sent, ahead = rng.randrange(7), rng.randrange(7)  # the day of the mail, and how many days later it is due
     order["day"] = due = DAYS[(sent + ahead) % 7]
     on_due = f"on {due}"
-    if ahead < len(RELATIVE) and rng.random() < 0.25:
+    if ahead < len(RELATIVE) and rng.random() < 0.15:
         due = on_due = RELATIVE[ahead]
     shown = order | {"count": rng.choice(COUNTS[order["count"]]), "due": due, "on_due": on_due}
     text = rng.choice(TEST_SENTENCES if new else SENTENCES).format(items=order["item"] + "s", **shown)
     others = {"other": word("name"), "elsewhere": word("city"), "things": word("item") + "s"}
     others["n"] = str(rng.randint(2, 60))
-    if rng.random() < 0.65:
+    if rng.random() < 0.8:
         text += " " + rng.choice(TEST_DISTRACTORS if new else DISTRACTORS).format(**others)
     return f"Mail of {DAYS[sent]}. {text}", {field: order[field] for field in FIELDS}
 

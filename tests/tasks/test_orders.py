@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rlvr_kit.tasks.orders import COUNTS, INSTRUCTION, WORDS, problems, split_of, verify
 
-ORDER = {"name": "Anna", "item": "mug", "color": "red", "count": 1, "city": "Rome", "day": "Monday"}
+ORDER = {"name": "Anna", "item": "mug", "count": 1, "city": "Rome", "day": "Monday"}
 GOLD = json.dumps(ORDER)
 
 
@@ -26,14 +26,14 @@ RIGHT = [GOLD, f"\n  {GOLD} \n", json.dumps(ORDER, separators=(",", ":")), json.
          raw("Anna", "\\u0041nna")]  # fmt: skip
 #: Valid orders that are not this one: (completion, what `why` names, share of right fields).
 WRONG = [
-    (line(count=2), "count 2, not 1", 5 / 6),
-    (line(name="Ben"), "name 'Ben', not 'Anna'", 5 / 6),
+    (line(count=2), "count 2, not 1", 4 / 5),
+    (line(name="Ben"), "name 'Ben', not 'Anna'", 4 / 5),
     (line(name="anna"), "name 'anna', not 'Anna'", 1.0),
-    (line(item="mugs"), "item", 5 / 6),
+    (line(item="mugs"), "item", 4 / 5),
     (line(item=" mug"), "item", 1.0),
-    (line(item="mug\u200b"), "item 'mug\\u200b'", 5 / 6),
-    (line(city="Romе"), "city", 5 / 6),  # the last letter is Cyrillic
-    (line(day="Tuesday", count=3), "count 3, not 1; day", 4 / 6),
+    (line(item="mug\u200b"), "item 'mug\\u200b'", 4 / 5),
+    (line(city="Romе"), "city", 4 / 5),  # the last letter is Cyrillic
+    (line(day="Tuesday", count=3), "count 3, not 1; day", 3 / 5),
     (INSTRUCTION.splitlines()[-1], "name 'Igor'", 0.0),  # the exemplar copied
 ]
 #: Not one line with one valid order: (completion, what `why` says, whether the lenient reading takes it).
@@ -148,7 +148,7 @@ def test_a_message_holds_all_that_its_order_says():
     days = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
     for row in problems("test", 500, 5) + problems("train", 500, 5):
         order, text = json.loads(row["gold"]), row["question"]
-        assert all(order[key] in text for key in ("name", "color", "city", "item")), row
+        assert all(order[key] in text for key in ("name", "city", "item")), row
         assert any(f" {written}" in text for written in COUNTS[order["count"]]), row
         sent = days.index(text.split()[2].rstrip("."))
         words = text.split(". ", 1)[1]

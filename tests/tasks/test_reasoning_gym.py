@@ -66,9 +66,19 @@ def test_only_a_full_score_is_correct_and_a_part_of_it_is_a_metric():
 
 @pytest.mark.parametrize(
     "text",
-    ["", "<answer></answer>", "<answer>A", "A</answer>", "<answer>A</answer> more",
-     "<answer>B</answer><answer>A</answer>", "<answer><answer>A</answer></answer>", "<answer>boom</answer>", "</answer>A<answer>", "<answer>A</answer>" * 99],
-)  # fmt: skip
+    [
+        "",
+        "<answer></answer>",
+        "<answer>A",
+        "A</answer>",
+        "<answer>A</answer> more",
+        "<answer>B</answer><answer>A</answer>",
+        "<answer><answer>A</answer></answer>",
+        "<answer>boom</answer>",
+        "</answer>A<answer>",
+        "<answer>A</answer>" * 99,
+    ],
+)
 def test_anything_else_is_paid_nothing_and_raises_nothing(text):
     task = load_task("reasoning_gym:sums")
     row = task.problems("train", 1, 3)[0]
