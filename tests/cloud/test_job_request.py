@@ -14,6 +14,7 @@ import yaml
 
 from rlvr_kit import UserError, __version__
 from rlvr_kit.cloud.account import REHEARSAL_ACCOUNT as ACCOUNT
+from rlvr_kit.cloud.container import train_arguments
 from rlvr_kit.cloud.job_request import JOB_METRICS, channels, metric_regex, requirements, staged_source
 from rlvr_kit.cloud.jobs import plan_job, submit
 from rlvr_kit.cloud.pretended_aws import ROLE
@@ -149,6 +150,28 @@ def test_gsm8k_in_a_folder_is_one_channel(tmp_path, monkeypatch):
         UserError, match="needs the folder .*project/gsm8k .channel gsm8k., but there is none"
     ):
         channels(recipe)
+
+
+def test_a_task_of_ones_own_travels_with_the_files_it_names(tmp_path):
+    file = tmp_path / "colours.py"
+    file.write_text(
+        "from rlvr_kit import Verdict\n"
+        "INSTRUCTION, FILES = 'Say the colour.', ['things.csv']\n"
+        "def problems(split, n, seed): return [{'question': split, 'gold': 'red', 'answer': 'red'}]\n"
+        "def verify(completion, gold): return Verdict(True, True, True, None, '')\n"
+    )
+    recipe = load_recipe("smoke", [f"task={file}"])
+    with pytest.raises(UserError, match="FILES names things.csv"), staged_source(recipe):
+        pass
+    (tmp_path / "things.csv").write_text("colour,thing")
+    (tmp_path / "secret.csv").write_text("not asked for")
+    with staged_source(recipe) as source:
+        assert {path.name for path in (source / "task").iterdir()} == {"colours.py", "things.csv"}
+        assert train_arguments(recipe, {"SM_MODEL_DIR": "/opt/ml/model"})[-2:] == [
+            "--set",
+            "task=task/colours.py",
+        ]
+    assert channels(recipe) == {}
 
 
 def test_folder_named_like_a_source_is_not_uploaded(tmp_path, monkeypatch):
