@@ -24,7 +24,7 @@ from rlvr_kit.measure.statistics import pass_at_k, wilson_interval
 from rlvr_kit.run_folder import Run
 from rlvr_kit.sampling_settings import GREEDY, SamplingSettings
 from rlvr_kit.tasks.prompts import Template
-from rlvr_kit.tasks.task import NUMBERS, Task
+from rlvr_kit.tasks.task import NUMBERS, Task, task_title
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -168,7 +168,7 @@ def evaluation_label(recipe: "Recipe", model: str, template: Template, sampling:
     settings = [name, recipe.task, recipe.data.model_dump(), recipe.evaluation.n, recipe.model.dtype]
     settings += [template.to_dict(), asdict(replace(sampling, batch_size=1))]
     made_of = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:6]
-    words = ["-".join(Path(name).parts[-2:]), recipe.loaded_task.title, f"{len(template.exemplars)}shot"]
+    words = ["-".join(Path(name).parts[-2:]), task_title(recipe.task), f"{len(template.exemplars)}shot"]
     return re.sub(r"[^\w.-]+", "_", "-".join([*words, f"n{recipe.evaluation.n}", made_of]))
 
 

@@ -14,6 +14,7 @@ from rlvr_kit.models import find_model
 from rlvr_kit.recipe import Recipe
 from rlvr_kit.run_folder import Run
 from rlvr_kit.share.card_results import failures, measured, results
+from rlvr_kit.tasks.task import task_title
 
 #: Licences of the bases that the recipes name, as their publishers state them on the Hub.
 BASE_LICENCES = {
@@ -72,7 +73,7 @@ def model_card(run: Run, kind: str, licence: str) -> ModelCard:
     recipe = run.recipe()
     base, tuned = measured(run, "base"), measured(run, "tuned")
     base_id = _hub_id(recipe.model.name)
-    name = f"{Path(base_id or recipe.model.name).name}-GRPO-{recipe.loaded_task.title}"
+    name = f"{Path(base_id or recipe.model.name).name}-GRPO-{task_title(recipe.task)}"
     data = ModelCardData(
         license=licence, language="en", pipeline_tag="text-generation", model_name=name, base_model=base_id,
         base_model_relation="adapter" if kind == "adapter" else "finetune",
@@ -121,7 +122,7 @@ def _what_it_is(recipe: Recipe, kind: str) -> str:
     if recipe.task in ("gsm8k", "word_problems"):
         form, thing = "an answer that ends with one line `#### N`", "number"
     return (
-        f"Base: {_base_in_words(recipe)}{revision}. It was trained on `{recipe.loaded_task.title}` with GRPO "
+        f"Base: {_base_in_words(recipe)}{revision}. It was trained on `{task_title(recipe.task)}` with GRPO "
         f"(reinforcement learning with verifiable rewards): {recipe.rewards.format:g} for {form}, and "
         f"{recipe.rewards.correct:g} more for the right {thing}. This folder is {weights}. "
         "It is the result of a tutorial run and made for its task, not for use by others who have not measured it."
@@ -129,7 +130,7 @@ def _what_it_is(recipe: Recipe, kind: str) -> str:
 
 
 def _eval_results(recipe: Recipe, summary: dict[str, Any]) -> list[EvalResult]:
-    source, n = recipe.loaded_task.title, summary["n"]
+    source, n = task_title(recipe.task), summary["n"]
     kind = "openai/gsm8k" if source == "gsm8k" else source
     return [
         EvalResult(

@@ -120,11 +120,6 @@ class Task:
                 )
         return files
 
-    @property
-    def title(self) -> str:
-        """The name without a path and its ending, for titles and file names."""
-        return Path(self.name).name.removesuffix(".py").replace(":", "-")
-
     def refuse_changed(self, copy: Path) -> None:
         """Raise UserError when a run's `copy` of a user's own file is not that file as it is now."""
         if self.file and copy.exists() and copy.read_bytes() != self.file.read_bytes():
@@ -184,6 +179,11 @@ def load_task(name: str) -> Task:
 def plain_question(question: str) -> str:
     """The question as two splits are compared by: without capitals, spaces and sentence marks; a + or - counts."""
     return re.sub(r"[^\w+*/<>=%^-]+", " ", question.lower()).strip()
+
+
+def task_title(name: str) -> str:
+    """A task's name without a path and its ending, for titles and file names; the task need not be here."""
+    return Path(name).name.removesuffix(".py").replace(":", "-")
 
 
 def names_folder(name: str) -> bool:
