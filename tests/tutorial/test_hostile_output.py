@@ -1,6 +1,7 @@
 """A model's completions are shown as text in every table of the notebooks and in the report: nothing in them runs."""
 
 import ast
+from types import SimpleNamespace
 from typing import Any
 
 import nbformat
@@ -56,9 +57,7 @@ def hostile_run(tmp_path: Any) -> Run:
 
 def tables(tmp_path: Any) -> dict[str, Any]:
     """Every table in the notebooks that shows what a model wrote."""
-    recipe = type(
-        "Recipe", (), {"model": type("M", (), {"name": "m"}), "data": type("D", (), {"source": "d"})}
-    )
+    recipe = SimpleNamespace(model=SimpleNamespace(name="m"), task="word_problems")
     both = {"base": None, "tuned": None}
     return {
         "02": shown(source("02_rewards.ipynb", "c34"), wrote=rows(), recipe=recipe, source="x"),
