@@ -18,6 +18,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from rlvr_kit.errors import InputError
+from rlvr_kit.machine import release_memory
 from rlvr_kit.measure.checks import refuse_leaks, refuse_other_template, refuse_too_long
 from rlvr_kit.measure.statistics import compare as compare
 from rlvr_kit.measure.statistics import pass_at_k, wilson_interval
@@ -151,10 +152,13 @@ def evaluate_recipe(
         policy, options["generate"] = vllm_model(resolve_model(name))
     else:
         policy = load_policy(name, dtype=recipe.model.dtype)
-    return evaluate(
+    result = evaluate(
         policy, load_tokenizer(name), problems, template, label=label, sampling=sampling or recipe.sampling, out=out,
         **options,
     )  # fmt: skip
+    del policy, options
+    release_memory()
+    return result
 
 
 def evaluation_label(recipe: "Recipe", model: str, template: Template, sampling: SamplingSettings) -> str:

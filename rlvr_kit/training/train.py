@@ -108,9 +108,7 @@ def _opened(recipe: Recipe, run: Run, checkpoint: Path | None) -> Iterator[None]
         with atomic(run.path / "recipe.yaml") as draft:
             draft.write_text(recipe.to_yaml(), encoding="utf-8")
         if recipe.loaded_task.file:
-            with atomic(
-                run.path / "task.py"
-            ) as draft:  # what was asked and judged, whatever becomes of the file
+            with atomic(run.path / "task.py") as draft:  # the run keeps what was asked and how it was judged
                 shutil.copy(recipe.loaded_task.file, draft)
         shutil.rmtree(run.path / "checkpoints" / ".partial", ignore_errors=True)
         run.forget_after(int(checkpoint.name.split("-")[1]) if checkpoint else -1)
@@ -166,6 +164,7 @@ def train(
 
 def _train(recipe: Recipe, run: Run, rewards: list[Any] | None, live: Callable[[Run], None] | None) -> None:
     """Load, train from the last checkpoint on, and save, in a folder in which no other process trains."""
+    release_memory()  # what an evaluation in the same process left: the peak would come on top of it
     reuse_freed_memory()
     use_threads(recipe.run.threads)
     problems, template, task = recipe.training_problems(), recipe.template(), recipe.loaded_task
@@ -243,9 +242,7 @@ def _explained(
             f"memory ran out ({reason}): lower grpo.per_device_train_batch_size, and raise "
             "grpo.gradient_accumulation_steps by as much"
         )
-    if (
-        isinstance(error, RuntimeError | IndexError) and keeper.blew_up()
-    ):  # a sampler that is given NaN ends in these
+    if isinstance(error, RuntimeError | IndexError) and keeper.blew_up():  # what a sampler raises for NaN
         return None
     if not keeper.begun or (own_code and not keeper.logged):
         return InputError(f"recipe {recipe.name} cannot be trained: {type(error).__name__}: {reason}")
