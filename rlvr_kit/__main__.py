@@ -4,6 +4,7 @@ import json
 import sys
 import time
 import warnings
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -152,9 +153,10 @@ def evaluate(
             sampling=sampling, out=Run(folder), concurrency=concurrency,
         ).summary  # fmt: skip
     else:
-        result = evaluate_recipe(
-            settings, label=name, model=model, shots=shots, sampling=sampling, out=Run(folder)
-        ).summary
+        with redirect_stdout(sys.stderr):  # what the task's file prints is no part of the result
+            result = evaluate_recipe(
+                settings, label=name, model=model, shots=shots, sampling=sampling, out=Run(folder)
+            ).summary
     if as_json:
         print(json.dumps(result, indent=2))
         return
