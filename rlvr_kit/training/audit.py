@@ -132,9 +132,10 @@ def _rows(recipe: Recipe, split: Split, n: int) -> Rows:
         with limited(ROWS_SECONDS):
             return recipe.problems(split, n).to_list()
     except TookTooLong:
+        call = f"problems({split!r}, {n}, {recipe.data.seed})"
         raise InputError(
-            f"{recipe.task}: problems({split!r}, {n}, {recipe.data.seed}) gave no rows in {ROWS_SECONDS:.0f} seconds of "
-            "computing. Does it wait for more different rows than there are? It may return fewer than n"
+            f"{recipe.task}: {call} gave no rows in {ROWS_SECONDS:.0f} seconds of computing. Does it wait for more "
+            "different rows than there are? It may return fewer than n"
         ) from None
 
 
