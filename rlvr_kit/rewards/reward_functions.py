@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FormatReward:
-    """Pays `weight` for a well-formed completion, right or wrong: the gold is never looked at.
+    """Pays `weight` for a well-formed completion, right or wrong. Another `verify` than that of numbers needs the gold.
 
     >>> FormatReward()(completions=["9 * 2 = 18\\n#### 18", "18"])
     [0.5, 0.0]
@@ -32,6 +32,8 @@ class FormatReward:
     def __call__(
         self, prompts: list | None = None, *, completions: list, gold: list | None = None, **kwargs: Any
     ) -> list:
+        if gold is None and self.verify is not verify_number:
+            raise InputError("the format reward of this task needs a column 'gold' in the dataset")
         golds = gold or ["0"] * len(completions)  # a number's form does not depend on it
         return [
             self.weight * self.verify(completion_text(c), str(g)).format_ok
