@@ -59,7 +59,7 @@ class Task:
         for name in self.beside:
             if self.file and (Path(name).name != name or not self.file.with_name(name).is_file()):
                 raise InputError(
-                    f"{self.name}: FILES names {name!a}, and there is no such file in the task's folder"
+                    f"{self.name}: FILES names {name}, and there is no such file in the task's folder"
                 )
 
     def problems(self, split: Split, n: int | None, seed: int = 0, **options: Any) -> "Dataset":

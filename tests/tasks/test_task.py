@@ -226,7 +226,7 @@ def written(tmp_path, text) -> Task:
         ("raise ValueError('one\\ntwo')", "mine.py, line 1: .*ValueError: one two"),
         ("x = 1\0", "mine.py: source code string cannot contain null bytes"),
         (GOOD + "FILES = 'rows.csv'", "FILES is a list of names"),
-        (GOOD + "FILES = ['rows.csv']", "FILES names 'rows.csv', and there is no such file"),
+        (GOOD + "FILES = ['rows.csv']", "FILES names rows.csv, and there is no such file"),
     ],
 )
 def test_a_file_that_is_no_task_is_named_with_its_line(tmp_path, text, said):
