@@ -1,4 +1,4 @@
-"""Deleting an endpoint and what it was made of, whatever AWS says at first and whoever presses Ctrl-C meanwhile."""
+"""Delete an endpoint and its parts, even if AWS refuses at first or somebody presses Ctrl-C meanwhile."""
 
 import signal
 import threading
@@ -13,9 +13,9 @@ from rlvr_kit.errors import AWSError
 if TYPE_CHECKING:
     from sagemaker.core.helper.session_helper import Session
 
-#: Seconds between two questions about a state: the first, and the longest after growing by half each time.
+#: Seconds between two questions about a state: the first pause and the longest one. Each grows by half.
 POLL = (1.0, 15.0)
-#: Seconds for which a deletion is tried: SageMaker refuses it while an endpoint is being created.
+#: Seconds for which a deletion is tried again: SageMaker refuses it while an endpoint is being created.
 DELETE_WITHIN = 2400.0
 
 
@@ -25,10 +25,10 @@ def delete_endpoint(
     upload: tuple[str, str] | None = None,
     on_line: Callable[[str], Any] = print,
 ) -> None:
-    """Delete the endpoint, its configuration, its model, and the `upload` (bucket, key); what is gone is no error.
+    """Delete the endpoint, its configuration, its model, and the `upload` (bucket, key). Missing parts are no error.
 
     Raises:
-        AWSError: something could not be deleted; the message names it. The rest is deleted all the same.
+        AWSError: something could not be deleted, and the message names it. The rest is still deleted.
     """
     sagemaker = session.boto_session.client("sagemaker")
     calls: dict[str, Callable[[], Any]] = {
@@ -46,7 +46,7 @@ def delete_endpoint(
 
 
 def _delete(call: Callable[[], Any], kind: str, on_line: Callable[[str], Any]) -> str:
-    """Delete one thing, waiting while it is being created. Returns why it could not be deleted, or ""."""
+    """Delete one part, and wait while it is being created. Returns why it could not be deleted, or ""."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     deadline, pause, told = time.monotonic() + DELETE_WITHIN, POLL[0], False
@@ -67,14 +67,14 @@ def _delete(call: Callable[[], Any], kind: str, on_line: Callable[[str], Any]) -
         if failures > 3 or time.monotonic() > deadline:
             return problem
         if not told:
-            on_line(f"[the {kind} cannot be deleted yet, trying again until it can: leave this running]")
+            on_line(f"[the {kind} cannot be deleted yet, so it is tried again: leave this running]")
         told, pause = True, min(1.5 * pause, POLL[1])
         time.sleep(pause)
 
 
 @contextmanager
 def sigterm_as_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does, so that everything is deleted; in other threads nothing changes."""
+    """Let SIGTERM raise KeyboardInterrupt, as Ctrl-C does, so that everything is deleted. Only in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -91,7 +91,7 @@ def sigterm_as_ctrl_c() -> Iterator[None]:
 
 @contextmanager
 def no_ctrl_c(on_line: Callable[[str], Any]) -> Iterator[None]:
-    """While something that costs money is being deleted, Ctrl-C and SIGTERM only say so."""
+    """Let Ctrl-C and SIGTERM print a line and stop nothing while something that costs money is being deleted."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

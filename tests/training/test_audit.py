@@ -41,7 +41,7 @@ BROKEN = {
         "2 of 1500 worked answers do not verify",
     ),
     "a leaking split": ('if (a % 5 == 0) == (split == "test"):', "if True:", "the splits leak"),
-    "rows from the air": ('random.Random(f"{split} {seed}")', "random.Random()", "gives other rows from call to call"),
+    "rows from the air": ('random.Random(f"{split} {seed}")', "random.Random()", "returns other rows at each call"),
     "one gold for all": ("= a + b", "= 7", "one constant answer is right more than half of the time"),
     "gold anywhere": (JUDGE + RIGHT, "    ok = right = gold in text\n", "hackable by a hundred golds in a row"),
     "answer anywhere": (JUDGE + RIGHT, '    ok = right = f"Sum: {gold}" in text\n', "hackable by a hundred answers"),
