@@ -9,7 +9,7 @@ import pytest
 
 from rlvr_kit import UserError, audit, load_recipe, new_task
 from rlvr_kit.paths import PROJECT
-from rlvr_kit.training.audit import _verdict
+from rlvr_kit.training.audit import verdict_on
 
 SOUND = """
 import random
@@ -129,7 +129,7 @@ def test_with_a_model_the_page_says_what_it_can_do(tmp_path):
 )  # fmt: skip
 def test_the_verdict_follows_a_rule(greedy, sampled, passed, mixed, verdict):
     shares = {"greedy": greedy, "sampled": sampled, "format": 0.9, "mixed": mixed, "pass": passed}
-    assert _verdict(load_recipe("smoke"), **shares).startswith(verdict)
+    assert verdict_on(load_recipe("smoke"), **shares).startswith(verdict)
 
 
 def test_the_command_writes_a_task_and_audits_it(tmp_path):
