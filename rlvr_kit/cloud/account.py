@@ -14,6 +14,7 @@ from rlvr_kit.errors import AWSError, InputError, MachineError
 from rlvr_kit.recipe import Recipe
 
 if TYPE_CHECKING:
+    from rich.table import Table
     from sagemaker.core.helper.session_helper import Session
 
 #: The account number in a rehearsal. AWS's documentation uses it in examples, so no customer has it.
@@ -87,6 +88,33 @@ def open_session(bucket: str | None = None, read_only: bool = False) -> "Session
         modules.setdefault("TelemetryOptOut", True)
         session_class = ReadOnlySession if read_only else Session
         return session_class(boto_session, default_bucket=bucket, sagemaker_config=config)
+
+
+def cost_refusals(recipe: Recipe, region: str, max_cost: float | None, how_to_lower: str) -> list[str]:
+    """Return why a plan's cost is refused, with what to do about it; nothing when it is below sagemaker.max_cost."""
+    job = recipe.sagemaker
+    if max_cost is None:
+        return [
+            f"its price is unknown, so it may cost more than sagemaker.max_cost = ${job.max_cost:.2f}: set "
+            f"sagemaker.price_per_hour to the dollars that an hour of {job.instance_type} costs in {region} "
+            "(aws.amazon.com/sagemaker/pricing)"
+        ]
+    if not max_cost <= job.max_cost:  # "not <=" also refuses a price that is not a number
+        return [
+            f"it may cost ${max_cost:.2f}, more than sagemaker.max_cost = ${job.max_cost:.2f}: lower {how_to_lower}, "
+            "or raise sagemaker.max_cost if you want to spend that"
+        ]
+    return []
+
+
+def plan_table(title: str, rows: Mapping[str, str]) -> "Table":
+    """Return a plan in words as a table for rich."""
+    from rich.table import Table
+
+    table = Table(title=title, show_header=False)
+    for name, text in rows.items():
+        table.add_row(name, text)
+    return table
 
 
 @contextmanager

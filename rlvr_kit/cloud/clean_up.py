@@ -16,6 +16,12 @@ from rlvr_kit.errors import InputError
 
 #: How the name of every job begins.
 PREFIX = f"{NAME}-"
+#: What deploying leaves: AWS's name for it, the name in the calls that list and delete it, and what it is.
+ENDPOINT_PARTS = (
+    ("Endpoint", "endpoint", "an endpoint, which costs money"),
+    ("EndpointConfig", "endpoint_config", "the configuration of an endpoint"),
+    ("Model", "model", "the model of an endpoint"),
+)
 
 
 class Leftover(NamedTuple):
@@ -62,12 +68,12 @@ def _jobs_endpoints_and_logs(session: Any) -> Iterator[Leftover]:
         if job["TrainingJobStatus"] not in ENDED and _is_ours(sagemaker, name, arns[name]):
             stop = partial(sagemaker.stop_training_job, TrainingJobName=name)
             yield Leftover(f"training-job/{name}", "a running job, which costs money", 0, stop)
-    for endpoint in _items(sagemaker, "list_endpoints", "Endpoints", NameContains=PREFIX):
-        name = endpoint["EndpointName"]
-        if _is_ours(sagemaker, name, endpoint["EndpointArn"]):
-            delete = partial(sagemaker.delete_endpoint, EndpointName=name)
-            yield Leftover(f"endpoint/{name}", "an endpoint, which costs money", 0, delete)
-    yield from _configs_and_models(sagemaker)
+    for kind, call, what in ENDPOINT_PARTS:
+        for part in _items(sagemaker, f"list_{call}s", f"{kind}s", NameContains=PREFIX):
+            name = part[f"{kind}Name"]
+            if _is_ours(sagemaker, name, part[f"{kind}Arn"]):
+                delete = partial(getattr(sagemaker, f"delete_{call}"), **{f"{kind}Name": name})
+                yield Leftover(f"{call.replace('_', '-')}/{name}", what, 0, delete)
     ours: dict[str, bool] = {}  # by job, because a job has a log stream for each of its machines
     streams = {"logGroupName": LOG_GROUP, "logStreamNamePrefix": PREFIX}
     for stream in _items(logs, "describe_log_streams", "logStreams", **streams):
@@ -79,24 +85,6 @@ def _jobs_endpoints_and_logs(session: Any) -> Iterator[Leftover]:
             delete = partial(logs.delete_log_stream, **place)
             size = stream.get("storedBytes", 0)
             yield Leftover(f"log-stream/{stream['logStreamName']}", "the log of a machine", size, delete)
-
-
-def _configs_and_models(sagemaker: Any) -> Iterator[Leftover]:
-    """Yield the parts of endpoints, which cost nothing."""
-    for config in _items(sagemaker, "list_endpoint_configs", "EndpointConfigs", NameContains=PREFIX):
-        name = config["EndpointConfigName"]
-        if _is_ours(sagemaker, name, config["EndpointConfigArn"]):
-            delete = partial(sagemaker.delete_endpoint_config, EndpointConfigName=name)
-            yield Leftover(f"endpoint-config/{name}", "the configuration of an endpoint", 0, delete)
-    for model in _items(sagemaker, "list_models", "Models", NameContains=PREFIX):
-        name = model["ModelName"]
-        if _is_ours(sagemaker, name, model["ModelArn"]):
-            yield Leftover(
-                f"model/{name}",
-                "the model of an endpoint",
-                0,
-                partial(sagemaker.delete_model, ModelName=name),
-            )
 
 
 def _folders(session: Any) -> Iterator[Leftover]:

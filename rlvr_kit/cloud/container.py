@@ -6,7 +6,6 @@ does anywhere else. At the end the run, without its checkpoints, is copied to /o
 model.tar.gz. When the job fails, the reason is written to /opt/ml/output/failure, where SageMaker looks for it.
 """
 
-import ctypes
 import json
 import os
 import shutil
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from rlvr_kit.cloud.instances import cpu_hosts_refusal
 from rlvr_kit.errors import AWSError, InputError, UserError
+from rlvr_kit.machine import die_with_parent
 from rlvr_kit.recipe import RECIPES, Recipe, load_recipe
 
 
@@ -127,8 +127,8 @@ def run() -> int:
     if recipe.sagemaker.mlflow_arn:
         environ |= {"MLFLOW_TRACKING_URI": recipe.sagemaker.mlflow_arn, "MLFLOW_EXPERIMENT_NAME": "rlvr-kit"}
     command = launch_command(train_arguments(recipe, environ), environ, recipe.sagemaker.sharding)
-    child = subprocess.Popen(
-        command, env=environ, preexec_fn=_die_with_parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    child = subprocess.Popen(  # it dies with this process, so that it never writes into the next attempt's folder
+        command, env=environ, preexec_fn=die_with_parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         encoding="utf-8", errors="replace",
     )  # fmt: skip
     # Before SageMaker takes the machine away, it sends SIGTERM, and only to this process.
@@ -145,12 +145,6 @@ def run() -> int:
     if code:
         write_failure("".join(last_lines))
     return code if code >= 0 else 128 - code
-
-
-def _die_with_parent() -> None:
-    """Let the operating system end the training with this process: it must not write into the next attempt's folder."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
 
 
 def write_failure(reason: str) -> None:

@@ -1,7 +1,6 @@
 """Delete an endpoint and its parts, even if AWS refuses at first or somebody presses Ctrl-C meanwhile."""
 
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rlvr_kit.errors import AWSError
+from rlvr_kit.machine import handle_signals
 
 if TYPE_CHECKING:
     from sagemaker.core.helper.session_helper import Session
@@ -75,30 +75,17 @@ def _delete(call: Callable[[], Any], kind: str, on_line: Callable[[str], Any]) -
 @contextmanager
 def sigterm_as_ctrl_c() -> Iterator[None]:
     """Let SIGTERM raise KeyboardInterrupt, as Ctrl-C does, so that everything is deleted. Only in the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
+    with handle_signals(interrupt, signal.SIGTERM):
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
 def no_ctrl_c(on_line: Callable[[str], Any]) -> Iterator[None]:
     """Let Ctrl-C and SIGTERM print a line and stop nothing while something that costs money is being deleted."""
-    if threading.current_thread() is not threading.main_thread():
+    notice = "[deleting the endpoint, which costs money until it is gone: one moment]"
+    with handle_signals(lambda *_: on_line(notice), signal.SIGINT, signal.SIGTERM):
         yield
-        return
-    tell = lambda *_: on_line("[deleting the endpoint, which costs money until it is gone: one moment]")  # noqa: E731
-    before = {number: signal.signal(number, tell) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

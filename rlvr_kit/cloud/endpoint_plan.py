@@ -14,12 +14,14 @@ from rlvr_kit.cloud.account import (
     POLICY,
     REHEARSAL_ACCOUNT,
     Fact,
+    cost_refusals,
     explain_aws_errors,
     explain_sdk_errors,
     find_price,
     find_quota,
     find_role,
     open_session,
+    plan_table,
 )
 from rlvr_kit.cloud.instances import gpus_of
 from rlvr_kit.cloud.job_request import NAME
@@ -75,17 +77,7 @@ class EndpointPlan:
             )
         if self.quota.value is not None and self.quota.value < 1:
             reasons.append(f"the quota in {self.region} is 0 ({self.quota.basis}): ask for more there")
-        if self.max_cost is None:
-            reasons.append(
-                f"its price is unknown: set sagemaker.price_per_hour to the dollars that an hour of "
-                f"{settings.instance_type} costs in {self.region} (aws.amazon.com/sagemaker/pricing)"
-            )
-        elif not self.max_cost <= settings.max_cost:
-            reasons.append(
-                f"it may cost ${self.max_cost:.2f}, more than sagemaker.max_cost = ${settings.max_cost:.2f}: "
-                "lower --minutes, or raise sagemaker.max_cost"
-            )
-        return reasons
+        return reasons + cost_refusals(self.recipe, self.region, self.max_cost, "--minutes")
 
     def in_words(self) -> dict[str, str]:
         """Return the plan in words, for a table."""
@@ -108,12 +100,7 @@ class EndpointPlan:
         }
 
     def __rich__(self) -> "Table":
-        from rich.table import Table
-
-        table = Table(title=f"{self.run.path.name} as a SageMaker endpoint", show_header=False)
-        for name, text in self.in_words().items():
-            table.add_row(name, text)
-        return table
+        return plan_table(f"{self.run.path.name} as a SageMaker endpoint", self.in_words())
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan for a program, as JSON values."""

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 from rlvr_kit.cloud.account import (
     REHEARSAL_ACCOUNT,
     Fact,
+    cost_refusals,
     explain_aws_errors,
     explain_sdk_errors,
     find_price,
     find_quota,
     find_role,
     open_session,
+    plan_table,
 )
 from rlvr_kit.cloud.instances import check_training
 from rlvr_kit.cloud.job_request import channels, model_trainer, staged_source
@@ -63,18 +65,7 @@ class JobPlan:
                 f"the quota in {self.region} is {self.quota.value:g} ({self.quota.basis}), the job needs "
                 f"{job.instance_count}: ask for more there (it may take a day), or choose another --instance-type"
             )
-        if self.max_cost is None:
-            reasons.append(
-                f"its price is unknown, so it may cost more than sagemaker.max_cost = ${job.max_cost:.2f}: set "
-                f"sagemaker.price_per_hour to the dollars that an hour of {job.instance_type} costs in "
-                f"{self.region} (aws.amazon.com/sagemaker/pricing)"
-            )
-        elif not self.max_cost <= job.max_cost:  # "not <=" also refuses a price that is not a number
-            reasons.append(
-                f"it may cost ${self.max_cost:.2f}, more than sagemaker.max_cost = ${job.max_cost:.2f}: "
-                "lower sagemaker.max_minutes, or raise sagemaker.max_cost if you want to spend that"
-            )
-        return reasons
+        return reasons + cost_refusals(self.recipe, self.region, self.max_cost, "sagemaker.max_minutes")
 
     def in_words(self) -> dict[str, str]:
         """Return the plan in words, for a table."""
@@ -97,12 +88,7 @@ class JobPlan:
         }
 
     def __rich__(self) -> "Table":
-        from rich.table import Table
-
-        table = Table(title=f"Recipe {self.recipe.name} as a SageMaker training job", show_header=False)
-        for name, text in self.in_words().items():
-            table.add_row(name, text)
-        return table
+        return plan_table(f"Recipe {self.recipe.name} as a SageMaker training job", self.in_words())
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan for a program, as JSON values and with the whole request."""

@@ -29,6 +29,16 @@ def wilson_interval(k: float, n: int, confidence: float = 0.95) -> tuple[float, 
     return (0.0 if k == 0 else float(low)), (1.0 if k == n else float(high))
 
 
+def share_text(share: float, n: int) -> str:
+    """Return a share of `n` problems in words, with its Wilson interval at 95 %.
+
+    >>> share_text(0.4, 200)
+    '40.0% (33.5% to 46.9%)'
+    """
+    low, high = wilson_interval(share * n, n)
+    return f"{share:.1%} ({low:.1%} to {high:.1%})"
+
+
 def pass_at_k(n: int, c: int, k: int) -> float:
     """Estimate the chance that one of `k` completions is right, when `c` of `n` were (Chen et al. 2021, eq. 1).
 

@@ -79,16 +79,14 @@ def write_zip(target: Path, task: str = "gsm8k") -> Path:
     """
     package, loaded = Path(__file__).parent.parent, load_task(task)
     names = [
+        "__init__",
         "errors",
-        "tasks/__init__",
-        "tasks/verifier",
-        "tasks/task",
-        "rewards/__init__",
-        "rewards/reward_functions",
+        *(f"tasks/{name}" for name in ("__init__", "verifier", "task", "generated")),
     ]
+    names += [f"rewards/{name}" for name in ("__init__", "reward_functions", "aws_lambda")]
     target.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in ("__init__", *names, "rewards/aws_lambda"):
+        for name in names:
             archive.write(package / f"{name}.py", f"rlvr_kit/{name}.py")
         if not loaded.judges_numbers:
             source = loaded.file or package / "tasks" / f"{task}.py"

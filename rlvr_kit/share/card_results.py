@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from rlvr_kit.errors import UserError
-from rlvr_kit.measure.statistics import compare, wilson_interval
+from rlvr_kit.measure.statistics import compare, share_text
 from rlvr_kit.run_folder import Run
 
 #: The rows and the summary of an evaluation, or None when it was not made.
@@ -41,7 +41,8 @@ def results(base: Measured, tuned: Measured) -> str:
     summary = tuned[1]
     lines = [f"| n = {summary['n']} test problems | {' | '.join(sides)} |", "|---|" + "---|" * len(sides)]
     for share, words in SHARES.items():
-        lines.append(f"| {words} | {' | '.join(_cell(side[1], share) for side in sides.values())} |")
+        cells = [share_text(side[share], side["n"]) for _, side in sides.values()]
+        lines.append(f"| {words} | {' | '.join(cells)} |")
     how = "greedy" if summary["temperature"] == 0 else f"sampled at temperature {summary['temperature']:g}"
     notes = (
         f"In brackets: 95 % intervals (Wilson). Answers are {how}, with {summary['shots']} exemplars in the prompt and "
@@ -50,11 +51,6 @@ def results(base: Measured, tuned: Measured) -> str:
     )
     told = [_comparison(base, tuned)] if base else ["The base model was not measured on these problems."]
     return "\n\n".join(["\n".join(lines), notes, *told])
-
-
-def _cell(summary: dict[str, Any], share: str) -> str:
-    low, high = wilson_interval(summary[share] * summary["n"], summary["n"])
-    return f"{summary[share]:.1%} ({low:.1%} to {high:.1%})"
 
 
 def _comparison(base: Any, tuned: Any) -> str:

@@ -5,7 +5,6 @@
 http://127.0.0.1:41234/v1
 """
 
-import ctypes
 import os
 import signal
 import socket
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from rlvr_kit.errors import InputError, MachineError
-from rlvr_kit.machine import pick_dtype
+from rlvr_kit.machine import die_with_parent, pick_dtype
 
 HOST = "127.0.0.1"  # only this machine can reach the server
 #: Seconds after which a server that was asked to end is killed.
@@ -65,7 +64,7 @@ def serve(folder: str | Path, port: int = 0, start_within: float = 180.0) -> Ite
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
-            env=os.environ | {"HF_HUB_OFFLINE": "1"}, preexec_fn=_die_with_parent,
+            env=os.environ | {"HF_HUB_OFFLINE": "1"}, preexec_fn=die_with_parent,
         )  # fmt: skip
         try:
             _wait_until_ready(process, f"http://{HOST}:{port}/health", start_within, log)
@@ -111,9 +110,3 @@ def _wait_until_ready(process: subprocess.Popen[bytes], health: str, seconds: fl
     log.seek(0)
     told = [line for line in log.read().decode(errors="replace").splitlines() if line.strip()]
     raise MachineError(f"the server {ended}: {told[-1].strip() if told else 'it printed nothing'}")
-
-
-def _die_with_parent() -> None:
-    """Let the operating system end the server when this process ends, even when it is killed."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG

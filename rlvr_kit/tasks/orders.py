@@ -10,20 +10,20 @@ A right answer writes the item in the singular, reads numbers in digits, words a
 relative to the day of the mail, and ignores what does not belong to the order (other people, other numbers, other
 cities, colors).
 
-A question belongs to the same split for every seed (``split_of``). In the test split about 70 % of the messages are
+A question belongs to the same split for every seed (generated.py). In the test split about 70 % of the messages are
 made of names, things, cities and sentences that training uses too ("seen"), 15 % have words ("new words") and 15 % have
 sentences ("new sentence") that training never shows; the column ``kind`` says which.
 """
 
 import json
 import random
-import zlib
 from collections.abc import Iterator
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rlvr_kit.errors import InputError
+from rlvr_kit.tasks.generated import different, split_of
 from rlvr_kit.tasks.verifier import Verdict
 
 Day = Literal["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
@@ -101,11 +101,6 @@ RELATIVE = ("today", "tomorrow", "the day after tomorrow")
 TEST_KINDS = ("seen",) * 14 + ("new words",) * 3 + ("new sentence",) * 3
 
 
-def split_of(question: str) -> Literal["train", "test"]:
-    """Return the split that a message always belongs to. By their checksums a quarter are test messages."""
-    return "test" if zlib.crc32(question.encode()) % 4 == 0 else "train"
-
-
 def _message(rng: random.Random, kind: str) -> tuple[str, dict[str, Any]]:
     """Return a message and the order in it."""
 
@@ -148,12 +143,7 @@ def problems(split: Literal["train", "test"], n: int, seed: int) -> list[dict[st
     """
     if split not in ("train", "test") or n < 1:
         raise InputError(f"orders come as split 'train' or 'test' and n >= 1, not {split!r} and n={n}")
-    rows: dict[str, dict[str, str]] = {}
-    for row in _rows(split, seed):
-        rows.setdefault(row["question"], row)
-        if len(rows) == n:
-            break
-    return list(rows.values())
+    return different(_rows(split, seed), n)
 
 
 def verify(completion: str, gold: str) -> Verdict:

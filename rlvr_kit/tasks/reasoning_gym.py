@@ -17,12 +17,13 @@ answer, which as a reward would be noise. To use other settings than a dataset's
 import inspect
 import json
 import re
-import zlib
+from collections.abc import Iterator
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any, Literal
 
 from rlvr_kit.errors import InputError, MachineError
+from rlvr_kit.tasks.generated import different, split_of
 from rlvr_kit.tasks.verifier import Verdict
 
 INSTRUCTION = (
@@ -68,18 +69,16 @@ def gym_task(dataset: str, **settings: Any) -> SimpleNamespace:
     def entry(seed: int, index: int) -> dict[str, Any]:
         return dict(make(seed)[index])
 
-    def problems(split: Literal["train", "test"], n: int, seed: int) -> list[dict[str, str]]:
-        rows: dict[str, dict[str, str]] = {}
+    def rows(split: str, n: int, seed: int) -> Iterator[dict[str, str]]:
         for index in range(20 * n + 1000):
             made = entry(seed, index)
             question, answer = str(made["question"]), str(made["answer"])
-            # For every seed, the same quarter of all questions, by their checksums, are test questions.
-            if answer.strip() and (zlib.crc32(question.encode()) % 4 == 0) == (split == "test"):
+            if answer.strip() and split_of(question) == split:
                 gold = json.dumps({"answer": answer, "seed": seed, "index": index})
-                rows[question] = {"question": question, "gold": gold, "answer": f"<answer>{answer}</answer>"}
-            if len(rows) == n:
-                break
-        return list(rows.values())
+                yield {"question": question, "gold": gold, "answer": f"<answer>{answer}</answer>"}
+
+    def problems(split: Literal["train", "test"], n: int, seed: int) -> list[dict[str, str]]:
+        return different(rows(split, n, seed), n)
 
     def verify(completion: str, gold: str) -> Verdict:
         try:

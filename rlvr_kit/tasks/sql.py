@@ -19,13 +19,13 @@ The text of a model is hostile. It meets a database in memory that holds one tab
 import json
 import random
 import sqlite3
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, Literal
 
 from rlvr_kit.errors import InputError
+from rlvr_kit.tasks.generated import different, split_of
 from rlvr_kit.tasks.verifier import Verdict
 
 INSTRUCTION = """\
@@ -204,11 +204,6 @@ def _loosely(text: str) -> str:
     return " ".join(found.split())
 
 
-def split_of(question: str) -> Literal["train", "test"]:
-    """Return the split that a question always belongs to. By their checksums a quarter are test questions."""
-    return "test" if zlib.crc32(question.encode()) % 4 == 0 else "train"
-
-
 def _problem(rng: random.Random, kind: str) -> dict[str, str]:
     tables = TEST_TABLES if kind == "new table" else [name for name in TABLES if name not in TEST_TABLES]
     table = rng.choice([*tables])
@@ -239,12 +234,10 @@ def _rows(split: str, seed: int) -> Iterator[dict[str, str]]:
 
 
 def problems(split: Literal["train", "test"], n: int, seed: int) -> list[dict[str, str]]:
-    """Return ``n`` different questions with their queries; row i depends on `split` and `seed`, not on `n`."""
+    """Return ``n`` different questions with their queries; row i depends on `split` and `seed`, not on `n`.
+
+    Raises UserError for another split, or for `n` below 1.
+    """
     if split not in ("train", "test") or n < 1:
         raise InputError(f"sql comes as split 'train' or 'test' and n >= 1, not {split!r} and n={n}")
-    rows: dict[str, dict[str, str]] = {}
-    for drawn, row in enumerate(_rows(split, seed)):
-        rows.setdefault(row["question"], row)
-        if len(rows) == n or drawn > 20 * n + 2000:
-            break
-    return list(rows.values())
+    return different(_rows(split, seed), n)

@@ -145,10 +145,16 @@ class Task:
 
     def _told(self, error: Exception) -> str:
         """Describe an error, with the line of the task's file in which it was raised."""
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if self.file
-                 and frame.filename == str(self.file)]  # fmt: skip
-        where = f" in line {lines[-1]}" if lines else ""
+        where = f" in {line}" if (line := _line_in(self.file, error)) else ""
         return f"{type(error).__name__}{where} ({str(error)[:200]})"
+
+
+def _line_in(file: Path | None, error: Exception) -> str:
+    """Return "line N", the place in a task's file where an error was raised, or "" when it was raised elsewhere."""
+    lines = [
+        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)
+    ]
+    return f"line {lines[-1]}" if lines else ""
 
 
 def _none(*_: Any) -> list[dict[str, Any]]:
@@ -237,8 +243,7 @@ def _imported(path: Path) -> Any:
     except SyntaxError as error:
         raise InputError(f"{path}, line {error.lineno}: {error.msg}; correct the file") from None
     except Exception as error:
-        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
-        where = f", line {lines[-1]}" if lines else ""
+        where = f", {line}" if (line := _line_in(path, error)) else ""
         raise InputError(
             f"{path}{where}: the task cannot be imported: {type(error).__name__}: {error}; correct the file"
         ) from error

@@ -17,13 +17,13 @@ A gain on the test split cannot be memory, for two reasons:
 import operator
 import random
 import re
-import zlib
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from datasets import Dataset
 
 from rlvr_kit.errors import InputError
+from rlvr_kit.tasks import generated
 from rlvr_kit.tasks.prompts import INSTRUCTION as INSTRUCTION
 from rlvr_kit.tasks.verifier import verify as verify
 
@@ -118,7 +118,7 @@ def split_of(numbers: list[int]) -> Literal["train", "test"]:
 
     >>> assert split_of([3, 4]) == split_of([4, 3])
     """
-    return "test" if zlib.crc32(repr(sorted(numbers)).encode()) % 4 == 0 else "train"
+    return generated.split_of(repr(sorted(numbers)))
 
 
 def _draw_numbers(rng: random.Random, template: _Template, kind: str) -> dict[str, int] | None:
@@ -172,14 +172,10 @@ def make_word_problems(split: Literal["train", "test"], n: int, seed: int = 0, m
         raise InputError(f"word problems come as split 'train' or 'test', not {split!r}")
     if n < 1 or max_steps not in (1, 2, 3):
         raise InputError(f"word problems need n >= 1 and max_steps 1 to 3, not n={n}, max_steps={max_steps}")
-    rows: dict[str, dict[str, str | int]] = {}
-    for drawn, row in enumerate(_rows(split, seed, max_steps)):
-        rows.setdefault(str(row["question"]), row)
-        if len(rows) == n:
-            break
-        if drawn > 10 * n + 1000:
-            raise InputError(f"{n:,} different {split} problems are too many here: {len(rows):,} were found")
-    return Dataset.from_list(list(rows.values()))
+    rows = generated.different(_rows(split, seed, max_steps), n)
+    if len(rows) < n:
+        raise InputError(f"{n:,} different {split} problems are too many here: {len(rows):,} were found")
+    return Dataset.from_list(rows)
 
 
 def problems(split: Literal["train", "test"], n: int, seed: int, max_steps: int = 3) -> Dataset:

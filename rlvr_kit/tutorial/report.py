@@ -19,7 +19,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from pygments.formatters import HtmlFormatter
 
 from rlvr_kit.measure.signs import Outcome
-from rlvr_kit.measure.statistics import wilson_interval
+from rlvr_kit.measure.statistics import share_text
 from rlvr_kit.measure.wording import NEXT_STEPS, TITLES
 from rlvr_kit.paths import PROJECT
 
@@ -77,11 +77,11 @@ def build_report(
 
 
 def _table(headline: dict[str, Any]) -> list[tuple[str, str, str]]:
-    def cell(side: dict[str, Any], share: str) -> str:
-        low, high = wilson_interval(side[share] * side["n"], side["n"])
-        return f"{side[share]:.1%} ({low:.1%} to {high:.1%})"
-
-    return [(name, cell(headline["base"], key), cell(headline["tuned"], key)) for key, name in SHARES.items()]
+    base, tuned = headline["base"], headline["tuned"]
+    return [
+        (name, share_text(base[key], base["n"]), share_text(tuned[key], tuned["n"]))
+        for key, name in SHARES.items()
+    ]
 
 
 def _costs(headline: dict[str, Any]) -> str:

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlvr_kit.tasks.orders import COUNTS, INSTRUCTION, WORDS, problems, split_of, verify
+from rlvr_kit.tasks.generated import split_of
+from rlvr_kit.tasks.orders import COUNTS, INSTRUCTION, WORDS, problems, verify
 
 ORDER = {"name": "Anna", "item": "mug", "count": 1, "city": "Rome", "day": "Monday"}
 GOLD = json.dumps(ORDER)
