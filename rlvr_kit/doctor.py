@@ -1,4 +1,4 @@
-"""What this machine has, and what of the kit it can run: ``python -m rlvr_kit doctor`` and notebook 00."""
+"""What this machine has, and which parts of the kit it can run: ``python -m rlvr_kit doctor`` and notebook 00."""
 
 import platform
 import shutil
@@ -10,13 +10,13 @@ from rlvr_kit.machine import hub_reachable, memory_gib
 from rlvr_kit.paths import PROJECT, cache_folder
 from rlvr_kit.tasks.gsm8k import gsm8k_folder, load_gsm8k
 
-CPU_RECIPE_GIB = 3.5  # the ceiling that the cpu recipe's peak memory is held to
+CPU_RECIPE_GIB = 3.5  # the peak memory of the cpu recipe must stay below this
 
 
 def check_machine() -> list[tuple[str, str, str]]:
-    """Return (item, what was found, what it means here) for each thing that matters; takes a few seconds.
+    """Return (item, what was found, what that means) for each thing that matters. It takes a few seconds.
 
-    It asks whether the Hub answers, and downloads nothing.
+    It asks whether the Hub answers, but downloads nothing.
 
     >>> [item for item, _, _ in check_machine()][:3]
     ['Python', 'processor', 'memory']

@@ -9,7 +9,7 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -73,9 +73,23 @@ def use_threads(threads: int | None) -> None:
 
 
 def die_with_parent() -> None:
-    """Let this process be killed when the one that started it ends (Linux), so that no training is left behind."""
+    """Let this process be killed when the one that started it ends (Linux), so that nothing is left running."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
+
+
+@contextmanager
+def handle_signals(handler: Callable[[int, Any], Any], *numbers: int) -> Iterator[None]:
+    """Let `handler` take these signals inside the block. Outside the main thread Python forbids it: nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 def describe_machine() -> dict[str, Any]:
