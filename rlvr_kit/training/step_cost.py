@@ -5,7 +5,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from rlvr_kit.errors import InputError, UserError
-from rlvr_kit.machine import GIB, pick_dtype
+from rlvr_kit.machine import GIB
+from rlvr_kit.number_format import pick_dtype
 from rlvr_kit.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -104,7 +105,11 @@ def memory_by_part(
 
     gpu = gpu or torch.cuda.is_available()
     four_bit, lora, tree = recipe.model.load_in_4bit, recipe.lora is not None, recipe.run.shared_prefix
-    size = 2 if gpu and recipe.model.dtype == "auto" else pick_dtype(recipe.model.dtype).itemsize
+    # As models.choose_dtype decides, but for the machine that is planned for and with no need of the weights.
+    dtype = recipe.model.dtype
+    if dtype == "auto" and (gpu or not lora):
+        dtype = "bfloat16" if gpu else "float32"
+    size = pick_dtype(dtype, config).itemsize
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
         total = model.num_parameters()
