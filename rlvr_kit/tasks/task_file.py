@@ -3,12 +3,11 @@
 import ast
 import importlib.util
 import sys
-import traceback
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from rlvr_kit.errors import InputError, UserError, one_line
+from rlvr_kit.errors import InputError, UserError, line_in, one_line
 
 
 def run_file(path: Path) -> Any:
@@ -30,8 +29,7 @@ def run_file(path: Path) -> Any:
         where = f"{error.filename or path}" + (f", line {error.lineno}" if error.lineno else "")
         raise InputError(f"{where}: {error.msg}; correct the file") from None
     except (Exception, SystemExit) as error:
-        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
-        where = f", line {lines[-1]}" if lines else ""
+        where = f", {line}" if (line := line_in(path, error)) else ""
         told = f"{type(error).__name__}: {one_line(error)}"
         raise InputError(f"{path}{where}: the task cannot be imported: {told}; correct the file") from error
     return module

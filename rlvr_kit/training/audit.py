@@ -183,7 +183,7 @@ def _learnability(recipe: Recipe, task: Task, progress: Callable[[str], Any]) ->
     progress("timing a training step …")
     checks.append(Check("a training step", _step_time(recipe)))
     names = ("greedy", "sampled", "format", "pass", "mixed")
-    verdict = _verdict(recipe, **{name: k / n for name, (k, n) in zip(names, shares.values(), strict=True)})
+    verdict = verdict_on(recipe, **{name: k / n for name, (k, n) in zip(names, shares.values(), strict=True)})
     if longest > limit:
         verdict += (
             f". Worked answers take up to {longest} tokens: set grpo.max_completion_length={longest + 4}"
@@ -204,7 +204,7 @@ def _step_time(recipe: Recipe) -> str:
     return told + (f", {steps} steps {steps * seconds / 60:.1f}" if steps > 0 else "")
 
 
-def _verdict(recipe: Recipe, **share: float) -> str:
+def verdict_on(recipe: Recipe, **share: float) -> str:
     """ready, too easy or too hard, and what to change; `share`: greedy, sampled, format, pass, mixed."""
     told = f"{share['greedy']:.0%} right when greedy, {share['sampled']:.0%} when sampled"
     if share["greedy"] >= EASY_GREEDY:

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from rich.console import Console
 from safetensors import SafetensorError
 from transformers import PrinterCallback
 
@@ -18,14 +17,15 @@ from rlvr_kit.errors import InputError, Interrupted, MachineError, UserError
 from rlvr_kit.machine import IS_MAIN_PROCESS, peak_memory_gib, release_memory, reuse_freed_memory, use_threads
 from rlvr_kit.measure.checks import refuse_leaks
 from rlvr_kit.models import load_policy, load_tokenizer
-from rlvr_kit.recipe import Recipe, RewardsSection, load_recipe
+from rlvr_kit.recipe import Recipe, RewardsSection
 from rlvr_kit.rewards.reward_functions import CorrectnessReward, FormatReward
 from rlvr_kit.run_folder import Run, atomic, cannot_write, checkpoints, file_sizes, only_writer
 from rlvr_kit.tasks.hostile import refuse_broken
 from rlvr_kit.training.callbacks import RunKeeper, stop_signals, whole_policy
 from rlvr_kit.training.configs import grpo_config, lora_config
-from rlvr_kit.training.finish import reason_to_end, save_model, write_summary
+from rlvr_kit.training.finish import save_model, write_summary
 from rlvr_kit.training.plan import plan
+from rlvr_kit.training.resume import is_finished, refuse_other_run, resolved_as_begun
 
 
 def _trainer_class(recipe: Recipe, folder: Path) -> type:
@@ -68,37 +68,6 @@ def _trainer_class(recipe: Recipe, folder: Path) -> type:
                 raise problem from error
 
     return Trainer
-
-
-def _refuse_other_run(recipe: Recipe, folder: Path) -> None:
-    """Raise UserError when the folder holds a run of another recipe."""
-    kept = folder / "recipe.yaml"
-    if kept.exists():
-        try:
-            before, now = load_recipe(kept).resolved().model_dump(), recipe.model_dump()
-        except UserError as error:
-            advice = "put that run's recipe back there, or choose another output folder"
-            raise InputError(f"{error}; so it is not known which run this is: {advice}") from None
-        if differing := [key for key in now if before[key] != now[key]]:
-            raise InputError(
-                f"{folder} holds another run (its recipe has another {', '.join(differing)}); choose another "
-                "output folder, or give that run's own recipe to go on with it"
-            )
-        recipe.loaded_task.refuse_changed(folder / "task.py")
-    elif (folder / "log.jsonl").exists() or (folder / "model").exists():
-        raise InputError(f"{folder} holds another run (with no recipe.yaml); choose another output folder")
-
-
-def _is_finished(recipe: Recipe, run: Run) -> bool:
-    """Whether the run has its model. A summary that a kill has prevented is written now."""
-    if not (run.path / "model").exists():
-        return False
-    if IS_MAIN_PROCESS and not (run.path / "summary.json").exists():
-        lines = run.lines() if (run.path / "log.jsonl").exists() else []
-        write_summary(recipe, run, reason_to_end(recipe, lines), peak_gib=None)
-    console = Console(stderr=True, quiet=not IS_MAIN_PROCESS, soft_wrap=True)
-    console.print(f"{run.path} is a finished run of this recipe; nothing to do", markup=False)
-    return True
 
 
 @contextmanager
@@ -147,16 +116,16 @@ def train(
     """
     if not str(out).strip():
         raise InputError("the output folder has an empty name: give it one, such as runs/first")
-    run, recipe = Run(out), recipe.resolved()
-    _refuse_other_run(recipe, run.path)
-    if _is_finished(recipe, run):
+    run, recipe = Run(out), resolved_as_begun(recipe, Path(out))
+    refuse_other_run(recipe, run.path)
+    if is_finished(recipe, run):
         return run
     if IS_MAIN_PROCESS:  # it is enough that one of several processes refuses
         # With other reward functions the recipe's weights are not used, and may be 0.
         plan(recipe.model_copy(update={"rewards": RewardsSection()}) if rewards else recipe)
     with only_writer(run.path) if IS_MAIN_PROCESS else nullcontext():
-        _refuse_other_run(recipe, run.path)  # another process may have trained here in the meantime
-        if not _is_finished(recipe, run):
+        refuse_other_run(recipe, run.path)  # another process may have trained here in the meantime
+        if not is_finished(recipe, run):
             _train(recipe, run, rewards, live)
     release_memory()
     return run
