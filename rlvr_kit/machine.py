@@ -1,4 +1,4 @@
-"""What this computer has: memory, its limits, processes, number formats, and whether the Hub answers."""
+"""What this computer has: its memory and cores, how processes on it are run, and whether the Hub answers."""
 
 import ctypes
 import gc
@@ -13,12 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
-
-if TYPE_CHECKING:
-    import torch
 
 GIB = 2**30
 
@@ -181,19 +178,6 @@ def release_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
-
-
-def pick_dtype(dtype: str = "auto") -> "torch.dtype":
-    """Return the number format to compute in: bfloat16 where a GPU supports it, float32 on every CPU.
-
-    On processors without bfloat16 units a bfloat16 product is several times slower than a float32 one, and float32
-    keeps log-probabilities exact enough that sampling and loss agree.
-    """
-    import torch
-
-    if dtype != "auto":
-        return getattr(torch, dtype)
-    return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
 
 
 def hub_reachable() -> bool:

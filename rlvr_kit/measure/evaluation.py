@@ -18,6 +18,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from rlvr_kit.errors import InputError
+from rlvr_kit.machine import release_memory
 from rlvr_kit.measure.checks import refuse_leaks, refuse_other_template, refuse_too_long
 from rlvr_kit.measure.statistics import compare as compare
 from rlvr_kit.measure.statistics import pass_at_k, wilson_interval
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
     from rlvr_kit.engine.sampling import Completion
     from rlvr_kit.recipe import Recipe
-
 
 #: The columns of a problem that are kept with its completions; ``kind`` when the data has it.
 COLUMNS = ("problem", "question", "gold", "kind", "prompt")
@@ -76,6 +76,7 @@ def evaluate(
     sampling = replace(sampling, stop=tuple(template.stop))
     settings = {key: value for key, value in asdict(sampling).items() if key not in ("stop", "batch_size")}
     task = options.get("task") or NUMBERS
+    settings["dtype"] = str(getattr(model, "dtype", "")).removeprefix("torch.")  # "" where a server writes
     made_by = _fingerprint(model, template, settings | ({"task": task.digest} if task.file else {}))
     rows = _rows_so_far(out, label, made_by, problems)
     done = {row["problem"] for row in rows}
@@ -148,11 +149,15 @@ def evaluate_recipe(
     if torch.cuda.is_available() and importlib.util.find_spec("vllm") is not None:
         policy, options["generate"] = vllm_model(resolve_model(name))
     else:
-        policy = load_policy(name, dtype=recipe.model.dtype)
-    return evaluate(
+        # The format that the recipe's own model gets, whatever model this is: so base and trained model compare.
+        policy = load_policy(name, dtype=recipe.resolved().model.dtype)
+    result = evaluate(
         policy, load_tokenizer(name), problems, template, label=label, sampling=sampling or recipe.sampling, out=out,
         **options,
     )  # fmt: skip
+    del policy, options
+    release_memory()
+    return result
 
 
 def evaluation_label(recipe: "Recipe", model: str, template: Template, sampling: SamplingSettings) -> str:
@@ -163,8 +168,8 @@ def evaluation_label(recipe: "Recipe", model: str, template: Template, sampling:
     """
     folder = Path(model).expanduser()
     name = str(folder.resolve()) if folder.exists() else model
-    settings = [name, recipe.task, recipe.data.model_dump(), recipe.evaluation.n, recipe.model.dtype]
-    settings += [template.to_dict(), asdict(replace(sampling, batch_size=1))]
+    settings = [name, recipe.task, recipe.data.model_dump(), recipe.evaluation.n]
+    settings += [recipe.resolved().model.dtype, template.to_dict(), asdict(replace(sampling, batch_size=1))]
     made_of = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:6]
     words = ["-".join(Path(name).parts[-2:]), task_title(recipe.task), f"{len(template.exemplars)}shot"]
     return re.sub(r"[^\w.-]+", "_", "-".join([*words, f"n{recipe.evaluation.n}", made_of]))
@@ -228,7 +233,10 @@ def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _fingerprint(model: Any, template: Template, settings: dict[str, Any]) -> str:
-    """Return a hash of the prompt, the settings and about 64 weights of every tensor."""
+    """Return a hash of the prompt, the settings and about 64 weights of every tensor.
+
+    The number format is one of the settings: the same weights write other completions in another format.
+    """
     weights = [
         float(w.detach().flatten()[:: max(1, w.numel() // 64)].double().sum()) for w in model.parameters()
     ]

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import IO
 
 from rlvr_kit.errors import InputError, MachineError
-from rlvr_kit.machine import die_with_parent, pick_dtype
+from rlvr_kit.machine import die_with_parent
+from rlvr_kit.models import choose_dtype
 
 HOST = "127.0.0.1"  # only this machine can reach the server
 #: Seconds after which a server that was asked to end is killed.
@@ -60,7 +61,7 @@ def serve(folder: str | Path, port: int = 0, start_within: float = 180.0) -> Ite
         )
     port = _free_port(port)
     command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(path)]
-    command += ["--host", HOST, "--port", str(port), "--dtype", str(pick_dtype()).removeprefix("torch.")]
+    command += ["--host", HOST, "--port", str(port), "--dtype", choose_dtype(str(path))]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,

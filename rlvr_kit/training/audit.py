@@ -126,6 +126,7 @@ def audit(recipe: Recipe, *, model: bool = True, progress: Callable[[str], Any] 
 
 def _learnability(recipe: Recipe, task: Task, progress: Callable[[str], Any]) -> tuple[list[Check], str]:
     """What the recipe's model does on the task before training, and the verdict by rule."""
+    from rlvr_kit.machine import release_memory
     from rlvr_kit.measure.evaluation import evaluate
     from rlvr_kit.models import load_policy, load_tokenizer
     from rlvr_kit.training.step_cost import prompt_tokens
@@ -148,6 +149,7 @@ def _learnability(recipe: Recipe, task: Task, progress: Callable[[str], Any]) ->
     greedy = evaluate(policy, tokenizer, asked, template, label="greedy", sampling=one, task=task).rows
     sampled = evaluate(policy, tokenizer, tried, template, label="sampled", sampling=many, task=task).rows
     del policy
+    release_memory()
     sampled["reward"] = recipe.rewards.format * sampled.format_ok + recipe.rewards.correct * sampled.correct
     groups = sampled.groupby("problem")
     n, solved = len(tried), groups.correct.sum()
