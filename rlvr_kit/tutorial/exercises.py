@@ -94,6 +94,8 @@ _HINTS = {
     "NameError": " (a name that is not defined here: is it spelled as in the first line of the function?)",
     "ZeroDivisionError": " (a division by zero: what should come out in that case?)",
     "IndexError": " (it asks for a place that is not there: is the list empty, or the index one too far?)",
+    "ValueError": " (what should come out where a text is none that can be read, or a part is not found?)",
+    "TypeError": " (often: a text where a number should be, or None)",
     "AttributeError": " (often: something was not found and is None, or a list is taken for an array)",
 }
 

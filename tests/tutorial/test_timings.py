@@ -79,3 +79,20 @@ def test_committed_page_is_as_the_code_writes_it():
     named = re.findall(r"^\| (\d\d_\w+) \|", page, re.MULTILINE)
     assert named == [path.stem for path in sorted((PROJECT / "notebooks").glob("*.ipynb"))]
     assert [name in page for name in AGENDAS] == [True] * len(AGENDAS)
+
+
+def test_the_instructors_page_names_commands_that_exist_and_types_no_times():
+    text = (PROJECT / "notebooks" / "INSTRUCTOR.md").read_text()
+    targets = re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE)
+    assert (
+        {"workshop", "wheelhouse", "timings"}
+        <= set(re.findall(r"(?m)(?:^|`)make ([a-z-]+)", text))
+        <= set(targets)
+    )
+    assert not re.search(r"\b(?!90\b)\d+ (minutes|seconds)\b", text)
+    for name in re.findall(r"`(samples/\w+|tests/[\w/.]+)`", text):
+        assert (
+            (PROJECT / name).exists()
+            or (PROJECT / "notebooks" / name).exists()
+            or name == "samples/known_good"
+        )

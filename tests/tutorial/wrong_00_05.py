@@ -25,6 +25,10 @@ _wrong(
     ("result = (rewards - rewards.mean()) / (rewards.std(ddof=1) + 1)", "must be small"),
     ("result = (rewards - rewards.mean()) / np.sqrt(rewards)", "should be"),
     ("(rewards - rewards.mean()) / rewards.std(ddof=1)\nresult = None", "returns nothing"),
+    ("result = (rewards - 0.5) / (rewards.std(ddof=1) + 1e-4)", "a fixed number"),
+    ("result = np.exp(rewards) / np.exp(rewards).sum()", "softmax"),
+    ("s = rewards.std(ddof=1)\nresult = (rewards - rewards.mean()) / s if s else 0.0", "four zeros"),
+    ("result = (rewards - rewards.min()) / np.ptp(rewards)", "subtracts the smallest reward"),
     ("result = (reward - reward.mean()) / reward.std(ddof=1)", "NameError: name 'reward'"),
 )  # fmt: skip
 _wrong(
@@ -212,6 +216,8 @@ _wrong(
     "04_baseline",
     "stopped",
     ("kept = text", "nothing is stopped"),
+    ("kept = text[: text.find('\\nQuestion:')]", "loses the last character"),
+    ("kept = text[: text.index('\\nQuestion:')]", "ValueError"),
     ("kept = text.split('\\n')[0]", "the answer itself is cut away"),
     ("kept = text.split('\\n\\n')[0]", "right before the invented question"),
     ("kept = text.split('\\nQuestion:')[0].split('\\n\\n')[0]", "cuts at a blank line"),
@@ -239,6 +245,7 @@ _wrong(
     ("loss = -((advantage * logp * mask).sum(1) / mask.sum(1)).mean()", "as the GRPO paper does"),
     ("loss = -(advantage * logp * mask).sum(1).mean()", "divides by the number of completions"),
     ("loss = -(advantage * logp * mask).sum()", "not averaged"),
+    ("loss = -(advantage * (logp * mask).sum(1)).sum() / mask.sum()", "keepdim=True"),
     ("loss = -(advantage * logp.exp() * mask).sum() / mask.sum()", "probabilities (exp)"),
     ("loss = -(logp * mask).sum() / mask.sum()", "advantage is left out"),
     ("loss = (-(advantage * logp * mask).sum() / mask.sum()).item()", "no .item()"),

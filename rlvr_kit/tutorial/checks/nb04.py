@@ -82,6 +82,9 @@ def _wilson_mistakes() -> dict[str, Any]:
         "this is the exact interval of Clopper and Pearson; it is wider than Wilson's, which was asked for": (
             lambda k, n: [*stats.binomtest(k, n).proportion_ci(0.95)]
         ),
+        "this is Wilson's interval with a correction for continuity, which is wider; the plain one was asked for": (
+            lambda k, n: [*stats.binomtest(k, n).proportion_ci(0.95, "wilsoncc")]
+        ),
         "the half width is not multiplied by z": lambda k, n: _half(k, n, 1 / 1.96),
         "the half width stands there twice": lambda k, n: _half(k, n, 2),
         "the ends are in per cent; they should be shares between 0 and 1": lambda k, n: (
@@ -188,6 +191,10 @@ def check_stopped(answer: Callable[[str], str]) -> str:
         raise Wrong(f"it should return what is left of the text, and it returns {shown(other)}")
     if all(got.strip() == text.strip() for got, (text, _, _) in zip(results, STOPS, strict=True)):
         raise Wrong("the text comes back as it was, the invented question with it: nothing is stopped")
+    if results[1] == STOPS[1][0][:-1]:
+        raise Wrong(
+            "where there is no invented question, find gives -1, and text[:-1] loses the last character"
+        )
     if "####" not in results[1]:
         raise Wrong(f"the answer itself is cut away: of {shown(STOPS[1][0])} this leaves {shown(results[1])}")
     for got, (text, _, _) in zip(results, STOPS, strict=True):

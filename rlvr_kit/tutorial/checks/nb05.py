@@ -47,6 +47,9 @@ _TERMS: dict[str, Loss] = {
     "negative advantages are cut off: bad completions must be pushed down, too": (
         lambda logp, A, mask: A.clamp(min=0) * logp * mask
     ),
+    "advantage (n, 1) times sums (n,) makes a table of n by n, so every completion gets all advantages: keepdim=True": (
+        lambda logp, A, mask: A.sum() * logp * mask
+    ),
     "the mask is turned round: only padding counts": lambda logp, A, mask: A * logp * (1 - mask),
     "log is taken twice: logp holds log-probabilities already": lambda logp, A, mask: A * (-logp).log() * mask,
     "advantage is added; it should be multiplied": lambda logp, A, mask: (A + logp) * mask,
