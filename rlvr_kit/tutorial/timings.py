@@ -92,7 +92,9 @@ def timings_page(measured: dict[str, Any]) -> str:
         f"| {nb['name']} | {nb['seconds']:.0f} | {nb['longest']:.0f} | {_reading(nb):.0f} | {nb['exercises']} |"
         for nb in measured["notebooks"]
     ]
-    machine = ", ".join(f"{key} {value}" for key, value in measured["machine"].items())
+    machine = ", ".join(f"{key} {value}" for key, value in measured["machine"].items()).replace(
+        "_gib", " in GiB"
+    )
     warning = "" if measured["recipe"] == "cpu" else (
         f"**Seconds of the recipe `{measured['recipe']}`, not of `cpu`: the agendas below are no plan yet.**\n\n"
     )  # fmt: skip
