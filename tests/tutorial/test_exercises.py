@@ -46,8 +46,11 @@ KNOWN_MISTAKES = [*WRONG_00_05, *WRONG_06_11]
 
 
 def mark(capsys, code, after):
-    """What the check says about an exercise with this code; both cells run by themselves."""
-    exec(compile(f"{code}\n{after}", "<exercise>", "exec"), {"__name__": "__main__"})
+    """What the check says about an exercise with this code; the two cells run by themselves."""
+    names = {"__name__": "__main__"}
+    exec(compile(code, "<exercise>", "exec"), names)
+    capsys.readouterr()  # what the exercise itself prints
+    exec(compile(after, "<check>", "exec"), names)
     return " ".join(capsys.readouterr().out.split())
 
 
