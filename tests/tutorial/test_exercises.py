@@ -5,6 +5,7 @@ import ast
 import nbformat
 import pytest
 from wrong_00_05 import WRONG as WRONG_00_05
+from wrong_06_11 import WRONG as WRONG_06_11
 
 from rlvr_kit.errors import InputError
 from rlvr_kit.paths import PROJECT
@@ -41,7 +42,7 @@ def exercises():
 
 
 EXERCISES = {(notebook, name): (source, after) for notebook, name, source, after in exercises()}
-KNOWN_MISTAKES = [*WRONG_00_05]
+KNOWN_MISTAKES = [*WRONG_00_05, *WRONG_06_11]
 
 
 def mark(capsys, code, after):
@@ -86,6 +87,12 @@ def test_static_no_name_is_lost_without_the_solution(exercise):
 
     source, _ = EXERCISES[exercise]
     assert names(replace_solution(source)) == names(source)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_static_every_notebook_has_two_or_three_exercises(path):
+    here = [name for notebook, name in EXERCISES if notebook == path.stem]
+    assert len(here) == 1 if path.stem.startswith("00") else 2 <= len(here) <= 3
 
 
 @check
