@@ -47,7 +47,7 @@ test: setup  ## every test, and every notebook executed with a tiny model
 bench: setup  ## the kit against stock TRL and plain generation, on this machine: about 20 minutes on two cores
 	$(PY) tests/bench.py
 
-gpu: setup  ## this machine's GPU: exactness, speed, memory and learning, in ten minutes; skips what is missing
+gpu: setup  ## this machine's GPU: exactness, speed, memory and learning, in about ten minutes
 	$(PY) tests/gpu.py
 
 check-learning: setup  ## train the default recipe with one seed; fails unless the gain is significant [SEED=0]

@@ -10,16 +10,15 @@ import json
 import os
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bench_tables import tables
 from one_step import Step, make_trainer, matrix_product_peak, now, operations, time_steps, train_side
-from turns import PROCESSES, Side, alternate, fastest, ratio_counts
+from turns import Side, alternate, fastest, ratio_counts
 
-from rlvr_kit.machine import describe_machine, die_with_parent
+from rlvr_kit.machine import describe_machine
 
 FORMATS = ("float32", "bfloat16")
 #: Exemplars: completions in one of stock TRL's loss passes. The kit takes all at once, since it computes what they
@@ -54,19 +53,24 @@ SMALL = Step(model="tiny-random", problems=2, group=4, tokens=4, rows=8)
 QUICK = Sizes(SMALL, (0,), SMALL, {0: 4}, SMALL, {"shots": (0, 1), "threads": (1,)})
 
 
-def measure(side: str, step: Step, steps: int = 2) -> dict[str, Any]:
-    """A side's fastest step of a few, in this process, with the operations of its matrix products."""
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = make_trainer(side, step, steps, folder)
-        return fastest(time_steps(trainer)) | {"operations": operations(trainer, side == "kit")}
+def measure_each(link: Any) -> None:
+    """Answer each (side, step) with the fastest of two such steps and the operations of its matrix products."""
+    while True:
+        side, step = link.recv()
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = make_trainer(side, step, 2, folder)
+            link.send(fastest(time_steps(trainer)) | {"operations": operations(trainer, side == "kit")})
 
 
-def best_formats(pool: ProcessPoolExecutor, probe: Step) -> dict[str, dict[str, float]]:
+def best_formats(probe: Step) -> dict[str, dict[str, float]]:
     """Seconds of a small step of each side in each format; the faster one is the side's."""
-    return {
-        side: {dtype: pool.submit(measure, side, replace(probe, dtype=dtype)).result()["seconds"] for dtype in FORMATS}
+    measuring = Side(measure_each)
+    tried = {
+        side: {dtype: measuring.turn((side, replace(probe, dtype=dtype)))["seconds"] for dtype in FORMATS}
         for side in ("stock", "kit")
-    }  # fmt: skip
+    }
+    measuring.end()
+    return tried
 
 
 def share_of_peak(step: dict[str, Any], phase: str, peak: float) -> float:
@@ -159,17 +163,18 @@ def evaluation_rows(sizes: Sizes, formats: dict[str, str]) -> list[dict[str, Any
     return rows
 
 
-def growth_rows(pool: ProcessPoolExecutor, sizes: Sizes, dtype: str, peak: float) -> list[dict[str, Any]]:
+def growth_rows(sizes: Sizes, dtype: str, peak: float) -> list[dict[str, Any]]:
     """A step of the kit when one thing at a time changes: exemplars, group size, completion length, threads."""
-    rows = []
+    rows, measuring = [], Side(measure_each)
     for what, values in sizes.growth.items():
         for value in values:
             step = replace(sizes.growing, dtype=dtype, **{what: value})
-            timed = pool.submit(measure, "kit", replace(step, rows=step.problems * step.group)).result()
+            timed = measuring.turn(("kit", replace(step, rows=step.problems * step.group)))
             row = {"changed": what, "to": value, "step_s": timed["seconds"], "spread": timed["spread"]}
             for phase in ("sampling", "learning"):
                 row |= {f"{phase}_s": timed[phase], f"{phase}_of_peak": share_of_peak(timed, phase, peak)}
             rows.append(row)
+    measuring.end()
     return rows
 
 
@@ -186,19 +191,17 @@ def bench(sizes: Sizes, out: Path) -> dict[str, Any]:
     keep(machine=describe_machine() | {"load_at_start": load}, measured=time.strftime("%Y-%m-%d"))
     if load > BUSY:
         print(f"This machine is busy (load {load:.1f}): these are not times to quote.\n", flush=True)
-    # One process for all that needs none of its own; a side has its own, whose peak memory is measured.
-    with ProcessPoolExecutor(1, mp_context=PROCESSES, initializer=die_with_parent) as pool:
-        peaks = {dtype: pool.submit(matrix_product_peak, dtype).result() for dtype in FORMATS}
-        tried = best_formats(pool, sizes.probe)
-        formats = {side: min(FORMATS, key=seconds.__getitem__) for side, seconds in tried.items()}
-        keep(matrix_product_peak=peaks, seconds_of_a_small_step=tried, formats=formats)
-        for dtype in FORMATS:
-            small = ", ".join(f"{side} {seconds[dtype]:.2f} s" for side, seconds in tried.items())
-            speed = f"products of up to {peaks[dtype] / 1e9:,.0f} GFLOP/s"
-            print(f"{dtype}: {speed}; a small step: {small}", flush=True)
-        keep(training=train_rows(sizes, formats, peaks))
-        keep(evaluation=evaluation_rows(sizes, formats))
-        keep(growth=growth_rows(pool, sizes, formats["kit"], peaks[formats["kit"]]))
+    peaks = {dtype: matrix_product_peak(dtype) for dtype in FORMATS}
+    tried = best_formats(sizes.probe)
+    formats = {side: min(FORMATS, key=seconds.__getitem__) for side, seconds in tried.items()}
+    keep(matrix_product_peak=peaks, seconds_of_a_small_step=tried, formats=formats)
+    for dtype in FORMATS:
+        small = ", ".join(f"{side} {seconds[dtype]:.2f} s" for side, seconds in tried.items())
+        speed = f"products of up to {peaks[dtype] / 1e9:,.0f} GFLOP/s"
+        print(f"{dtype}: {speed}; a small step: {small}", flush=True)
+    keep(training=train_rows(sizes, formats, peaks))
+    keep(evaluation=evaluation_rows(sizes, formats))
+    keep(growth=growth_rows(sizes, formats["kit"], peaks[formats["kit"]]))
     print(tables(found, sizes.step))
     return found
 

@@ -87,7 +87,7 @@ def against_stock(step: Step, stock_rows: int) -> Row:
         stock, kit = (fastest(timed[side]) | sides[side].told() for side in ("stock", "kit"))
     finally:
         for side in sides.values():
-            side.process.kill()  # one that is left when the other has failed
+            side.end()  # one that is left when the other has failed
     row = {"ratio": stock["seconds"] / kit["seconds"], "ratio_counts": ratio_counts(stock, kit)}
     return {
         "prompt, tokens": kit["prompt_tokens"], "stock TRL, s": stock["seconds"], "this kit, s": kit["seconds"],
@@ -101,7 +101,10 @@ def vllm_seconds(step: Step) -> float | str:
     if find_spec("vllm") is None:
         return "not installed"
     side = Side(vllm_side, step)
-    return min(side.turn() for _ in range(ROUNDS))
+    try:
+        return min(side.turn() for _ in range(ROUNDS))
+    finally:
+        side.end()  # it holds most of the GPU
 
 
 def vllm_side(link: Any, step: Step) -> None:

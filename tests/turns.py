@@ -4,11 +4,10 @@ Each side's peak memory is then its own, and a neighbour on the machine slows do
 """
 
 import multiprocessing
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
-
-from rlvr_kit.machine import die_with_parent
 
 #: New processes are forked from one that has imported these and done nothing else, so each starts at once.
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -29,10 +28,10 @@ class Side:
         self.process.start()
         theirs.close()
 
-    def turn(self) -> Any:
-        """Let it work once, and return what it then tells."""
+    def turn(self, what: Any = None) -> Any:
+        """Let it work once, on `what` where the job takes something, and return what it then tells."""
         with suppress(OSError):  # where it has ended, `told` says how
-            self.link.send("your turn")
+            self.link.send(what)
         return self.told()
 
     def told(self) -> Any:
@@ -45,10 +44,17 @@ class Side:
             reason = "was killed: is there enough memory?" if code == -9 else f"ended with {code}, see above"
             raise SystemExit(f"{self.process.name} {reason}") from None
 
+    def end(self) -> None:
+        """End the process, if it has not ended by itself, so that its memory is free."""
+        self.process.kill()
+        self.process.join()
+
 
 def _alone(job: Callable[..., None], *args: Any) -> None:
-    die_with_parent()
-    job(*args)
+    try:
+        job(*args)
+    except EOFError:  # of its link, whose other end has gone
+        sys.exit("the process that asked for this measurement has ended")
 
 
 def alternate(sides: dict[str, Side], rounds: int) -> dict[str, list[Any]]:
