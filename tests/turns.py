@@ -53,7 +53,7 @@ class Side:
 def _alone(job: Callable[..., None], *args: Any) -> None:
     try:
         job(*args)
-    except EOFError:  # of its link, whose other end has gone
+    except (EOFError, BrokenPipeError):  # of its link, whose other end has gone
         sys.exit("the process that asked for this measurement has ended")
 
 
