@@ -54,7 +54,7 @@ QUICK = Sizes(SMALL, (0,), SMALL, {0: 4}, SMALL, {"shots": (0, 1), "threads": (1
 
 
 def measure_each(link: Any) -> None:
-    """Answer each (side, step) with the fastest of two such steps and the operations of its matrix products."""
+    """For each (side, step) that is asked for: the faster of two such steps, and its number of operations."""
     while True:
         side, step = link.recv()
         with tempfile.TemporaryDirectory() as folder:

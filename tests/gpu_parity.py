@@ -11,7 +11,8 @@ from one_step import Step, logps_and_gradients, make_trainer, relative
 from rlvr_kit.bundled_model import quiet
 from rlvr_kit.engine.prompt_tree import SUPPORTED_MODEL_TYPES
 
-#: How far the tree may be from stock TRL in float32; in bfloat16: how much farther from float32 than stock TRL is.
+#: In float32 the tree may differ from stock TRL by this share. In bfloat16 both round, so there its distance from
+#: float32 may be at most this many times that of stock TRL.
 FLOAT32_LIMIT, BFLOAT16_LIMIT = 1e-3, 2.0
 
 Row = dict[str, Any]
@@ -39,8 +40,8 @@ def random_model(folder: str, kind: str, sizes: tuple[int, ...], tokenizer_of: s
     return str(target)
 
 
-def packed_rows(device: Any) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Ids and mask of two prompts that share a beginning, with four completions of different lengths to each."""
+def padded_rows(device: Any) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Make ids and mask of two prompts with the same beginning, each with four completions of different lengths."""
     draw = torch.Generator().manual_seed(0)
     ids = torch.randint(3, 250, (8, 48), generator=draw)
     mask, width = torch.ones_like(ids), 16
@@ -54,7 +55,7 @@ def packed_rows(device: Any) -> tuple[torch.Tensor, torch.Tensor, int]:
 
 
 def parity(tiny: bool, left: Callable[[], float]) -> Iterator[Row]:
-    """The tree against stock TRL; in bfloat16 both against float32, since two roundings of one number differ."""
+    """Compare the tree with stock TRL in float32; in bfloat16 compare how far each of them is from float32."""
     from trl import GRPOTrainer
 
     sizes = (32, 64, 2, 4, 2, 512) if tiny else (256, 1024, 4, 8, 2, 32768)
@@ -67,7 +68,7 @@ def parity(tiny: bool, left: Callable[[], float]) -> Iterator[Row]:
         for key, weight in trainer.model.named_parameters():
             if "lora_" in key:
                 weight.data.copy_(0.02 * torch.randn(weight.shape, generator=draw))
-        ids, mask, width = packed_rows(trainer.model.device)
+        ids, mask, width = padded_rows(trainer.model.device)
         return [
             logps_and_gradients(trainer, cls, ids, mask, width, 8) for cls in (type(trainer), GRPOTrainer)
         ]

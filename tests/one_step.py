@@ -39,7 +39,10 @@ class Step:
 
 
 def policy_that_never_ends(name: str, dtype: str) -> tuple[Any, Any]:
-    """The policy and its tokenizer, whose end token is one that the model cannot write: all sample equally many."""
+    """Load a policy and its tokenizer, and give them an end token that the model cannot write.
+
+    So every completion has its full length, and both sides sample equally many tokens.
+    """
     from rlvr_kit.models import load_policy, load_tokenizer
 
     policy, tokenizer = load_policy(name, dtype=dtype), load_tokenizer(name)
@@ -49,7 +52,7 @@ def policy_that_never_ends(name: str, dtype: str) -> tuple[Any, Any]:
 
 
 def make_trainer(side: str, step: Step, steps: int, folder: str) -> Any:
-    """A trainer, ``stock`` or ``kit``, that takes the same prompts in each of `steps` steps."""
+    """Make the trainer of one side (``stock`` or ``kit``). It trains `steps` steps, all with the same prompts."""
     from datasets import Dataset
     from transformers import PrinterCallback
     from trl import GRPOTrainer
@@ -76,7 +79,7 @@ def make_trainer(side: str, step: Step, steps: int, folder: str) -> Any:
 
 
 def now() -> float:
-    """Seconds on a clock, read when the GPU, if there is one, has finished what it was given."""
+    """Return the time in seconds. On a GPU, wait first until it has finished its work."""
     import torch
 
     if torch.cuda.is_available():
@@ -87,10 +90,10 @@ def now() -> float:
 def time_steps(
     trainer: Any, wait: Callable[[], Any] = lambda: None, tell: Callable[[Any], Any] = lambda _: None
 ) -> list[dict[str, float]]:
-    """Train, and return the seconds of each step: ``sampling`` and ``learning``, which together are the step.
+    """Train, and return the seconds of each step: those of ``sampling`` and those of ``learning``.
 
-    Of several loss passes, which all have the same shape, only the first is computed, and its time counts for each of
-    them. `wait` is called before each step, and `tell` after it with its seconds.
+    All loss passes of a step have the same shape, so only the first one is computed, and its time counts for each of
+    them. `wait` is called before each step. `tell` is called after each step, with its seconds.
     """
     import torch
     from transformers import TrainerCallback
@@ -131,10 +134,11 @@ def time_steps(
 
 
 def operations(trainer: Any, shared: bool) -> dict[str, float]:
-    """Floating-point operations of the matrix products of a step: 2 for each token and parameter that meet.
+    """Count the floating-point operations of a step's matrix products: two for each token and each parameter.
 
-    Sampling is one such pass, learning two: forwards, and backwards to the activations (LoRA's base gets no gradient).
-    The last layer counts for the completions' tokens alone. `shared`: tokens that prompts share are computed once.
+    Sampling counts one pass over the tokens. Learning counts two passes: forwards, and backwards to the activations
+    (under LoRA the base gets no gradients of its own). The last layer counts for the tokens of completions only.
+    `shared`: tokens that several prompts share are counted once, as the kit computes them once.
     """
     model, passes = trainer.accelerator.unwrap_model(trainer.model), trainer._buffered_inputs
     head, embedding = model.get_output_embeddings().weight, model.get_input_embeddings().weight
@@ -155,7 +159,7 @@ def operations(trainer: Any, shared: bool) -> dict[str, float]:
 
 
 def matrix_product_peak(dtype: str, size: int = 2048) -> float:
-    """Operations a second of the product of two square matrices on this machine: the fastest of five."""
+    """Return how many operations a second this machine reaches in the product of two large square matrices."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -171,9 +175,10 @@ def matrix_product_peak(dtype: str, size: int = 2048) -> float:
 def logps_and_gradients(
     trainer: Any, cls: type, ids: Any, mask: Any, width: int, rows: int
 ) -> tuple[Any, Any]:
-    """Log-probabilities of the last `width` tokens by `cls`'s method, and the gradients of a fixed random sum of them.
+    """Compute the log-probabilities of the last `width` tokens, and the gradients of a weighted sum of them.
 
-    `ids`, `mask`: (B, P + width), taken `rows` at a time.
+    `ids` and `mask` are (B, P + width); `rows` of them are taken at a time. `cls` is the trainer's class whose method
+    is used. The weights of the sum are random but always the same.
     """
     import torch
 
@@ -192,12 +197,12 @@ def logps_and_gradients(
 
 
 def relative(a: Any, b: Any) -> float:
-    """How far vector `a` is from `b`, as a share of the length of `b`."""
+    """Return the distance between the vectors `a` and `b`, divided by the length of `b`."""
     return ((a - b).norm() / b.norm()).item()
 
 
 def differences(trainer: Any) -> dict[str, float]:
-    """How far the kit's trainer is from stock TRL on eight rows of its last step: log-probabilities and gradients."""
+    """Compare the kit's trainer with stock TRL on eight rows of its last step: log-probabilities and gradients."""
     import torch
     from trl import GRPOTrainer
 
@@ -214,7 +219,7 @@ def differences(trainer: Any) -> dict[str, float]:
 
 
 def train_side(link: Any, side: str, step: Step, steps: int) -> None:
-    """Train as one side in this process, a step at each turn; at the end tell what it took."""
+    """Train as one side in this process, one step at each turn, and at the end tell how much memory it took."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(side, step, steps, folder)
         time_steps(trainer, wait=link.recv, tell=link.send)

@@ -17,8 +17,11 @@ def test_quick_sizes_run_and_everything_is_kept(tmp_path: Path, capsys: pytest.C
     [row] = found["training"]
     assert [len(row[f"{side}_steps_s"]) for side in ("stock", "kit")] == [bench.ROUNDS] * 2
     assert row["ratio"] == pytest.approx(row["stock_step_s"] / row["kit_step_s"])
-    assert row["max_logp_diff"] < 1e-4 and row["max_grad_rel_diff"] < 1e-4  # a tiny model is in float32
-    assert found["evaluation"][0]["same_completions"] == found["evaluation"][0]["n"]
+    exact = row["kit_format"] == "float32"
+    assert max(row["max_logp_diff"], row["max_grad_rel_diff"]) < (1e-4 if exact else 0.1)
+    [answered] = found["evaluation"]
+    if answered["kit_format"] == answered["stock_format"] == "float32":
+        assert answered["same_completions"] == answered["n"]
     grown = [(row["changed"], row["to"]) for row in found["growth"]]
     assert grown == [("shots", 0), ("shots", 1), ("threads", 1)]
     assert tables(found, bench.QUICK.step) in capsys.readouterr().out

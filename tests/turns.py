@@ -20,7 +20,11 @@ SPREAD = 0.10
 
 
 class Side:
-    """A process that works when it is given a turn. `job` is called with its end of the link, then with `args`."""
+    """A process that works when it is given a turn.
+
+    `job` is the function that runs in it. Its first argument is the link to this process: it waits with ``recv`` for
+    its turn, and answers with ``send``. The other arguments are `args`.
+    """
 
     def __init__(self, job: Callable[..., None], *args: Any) -> None:
         self.link, theirs = PROCESSES.Pipe()
@@ -67,12 +71,15 @@ def alternate(sides: dict[str, Side], rounds: int) -> dict[str, list[Any]]:
 
 
 def fastest(steps: list[dict[str, float]]) -> dict[str, float]:
-    """The fastest step, with its ``seconds`` and the ``spread``: how much slower the second fastest was, as a share."""
+    """Return the fastest step with its total ``seconds`` and the ``spread``.
+
+    The spread says how much longer the second fastest step took, as a share: 0.1 is ten per cent.
+    """
     by_time = sorted(steps, key=lambda step: sum(step.values()))
     first, second = (sum(step.values()) for step in by_time[:2])
     return by_time[0] | {"seconds": first, "spread": second / first - 1}
 
 
 def ratio_counts(*sides: dict[str, float]) -> bool:
-    """Whether each side reached its fastest time twice; a fastest time that came once may be luck."""
+    """Return whether each side reached its fastest time twice. A fastest time that came only once may be luck."""
     return all(side["spread"] <= SPREAD for side in sides)
