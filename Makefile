@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup wheelhouse run test bench check-learning check lab kernel workshop timings lambda clean
+.PHONY: help setup wheelhouse run test bench gpu check-learning check lab kernel workshop timings lambda clean
 
 RECIPE ?= cpu
 OUT ?= runs/$(shell date +%Y%m%d-%H%M%S)
@@ -57,6 +57,9 @@ test: setup  ## every test, and every notebook executed with a tiny model
 
 bench: setup  ## the kit against stock TRL and plain generation, on this machine: about 20 minutes on two cores
 	$(PY) tests/bench.py
+
+gpu: setup  ## this machine's GPU: exactness, speed, memory and learning, in about ten minutes
+	$(PY) tests/gpu.py
 
 check-learning: setup  ## train the default recipe with one seed; fails unless the gain is significant [SEED=0]
 	$(PY) tests/check_learning.py $(SEED)

@@ -1,217 +1,218 @@
-"""`make bench`: a GRPO step against stock TRL's, and evaluation against plain transformers generation, side by side.
+"""`make bench`: a GRPO step against stock TRL's, evaluation against plain generation, and how a step of the kit grows.
 
-Each side runs in a process of its own, so that its peak memory is its own: same model, problems, seed, batch and
-completion length. `runs/bench.json` has a row for each number of exemplars, `runs/bench-evaluation.json` likewise.
+Both sides get the same model, problems, seed and batch, each in the number format in which it is faster here. They
+alternate (A B A B …), and each side's fastest step counts. A ratio is marked where a side did not reach its fastest
+time twice (turns.SPREAD). Everything goes into runs/bench.json, with the machine and the versions.
 """
 
 import argparse
 import json
-import subprocess
-import sys
+import os
+import tempfile
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-STEPS = {
-    0: 3,
-    2: 1,
-    8: 1,
-}  # exemplars in the prompt: steps that are timed, the first one with all that it warms up
-COMPLETIONS, TOKENS = 32, 48  # completions in a step; tokens of each
-#: Completions in one loss pass: stock TRL one group at a time, since all 32 with 8 exemplars take over 24 GB; the kit
-#: all at once, since it computes what they share once a pass.
-ROWS = {"stock": 8, "kit": 32}
-#: Exemplars: problems, batch size of the kit, batch sizes that plain generation may choose from.
-EVALUATED = {0: (96, 96, (32, 96)), 8: (32, 32, (8, 32))}
+from bench_tables import tables
+from one_step import Step, make_trainer, matrix_product_peak, now, operations, time_steps, train_side
+from turns import Side, alternate, fastest, ratio_counts
+
+from rlvr_kit.machine import describe_machine
+
+FORMATS = ("float32", "bfloat16")
+#: Exemplars: completions in one of stock TRL's loss passes. The kit takes all at once, since it computes what they
+#: share once a pass; stock TRL with 8 exemplars would then need over 24 GB.
+STOCK_ROWS = {0: 8, 2: 8, 8: 4}
+ROUNDS = 3
+#: Processes that want a core, on average over the last minute, from which on times are not to be quoted.
+BUSY = 0.5
 
 
-def recipe_with(shots: int, rows: int) -> Any:
-    from rlvr_kit.recipe import load_recipe
+@dataclass(frozen=True)
+class Sizes:
+    """What is measured: the full sizes, or with ``--quick`` tiny ones, which only show that everything runs."""
 
-    batch = [
-        f"grpo.per_device_train_batch_size={rows}",
-        f"grpo.gradient_accumulation_steps={COMPLETIONS // rows}",
-    ]
-    length = [
-        "data.max_steps=3",
-        f"prompt.shots={shots}",
-        f"grpo.max_completion_length={TOKENS}",
-        f"grpo.max_steps={STEPS[shots]}",
-    ]
-    return load_recipe("cpu", [*batch, *length])
+    step: Step
+    shots: tuple[int, ...]
+    probe: Step  # the small step with which each side chooses its number format
+    evaluated: dict[int, int]  # exemplars: problems
+    growing: Step  # the step that `growth` changes, one thing at a time
+    growth: dict[str, tuple[int, ...]]
 
 
-def policy_that_never_ends() -> tuple[Any, Any]:
-    """The bundled model; its end token is one that it never writes, so that both sides sample equally many."""
-    from rlvr_kit.models import load_policy, load_tokenizer
-
-    policy, tokenizer = load_policy("bundled"), load_tokenizer("bundled")
-    tokenizer.eos_token = "<jupyter_script>"
-    policy.generation_config.eos_token_id = policy.config.eos_token_id = tokenizer.eos_token_id
-    return policy, tokenizer
-
-
-def make_trainer(side: str, shots: int) -> Any:
-    from datasets import Dataset
-    from trl import GRPOTrainer
-
-    from rlvr_kit.engine.grpo_trainer import SharedPrefixGRPOTrainer
-    from rlvr_kit.training.configs import grpo_config, lora_config
-
-    recipe = recipe_with(shots, ROWS[side])
-    policy, tokenizer = policy_that_never_ends()
-    template, questions = recipe.template(), recipe.training_problems()["question"][:64]
-    return {"stock": GRPOTrainer, "kit": SharedPrefixGRPOTrainer}[side](
-        model=policy, args=grpo_config(recipe, Path("runs/bench")), processing_class=tokenizer,
-        train_dataset=Dataset.from_dict({"prompt": [template.messages(q) for q in questions]}),
-        reward_funcs=lambda completions, **_: [float(i % 2) for i in range(len(completions))],  # no equal groups
-        peft_config=lora_config(recipe),
-    )  # fmt: skip
+FULL = Sizes(
+    step=Step(),
+    shots=(0, 2, 8),
+    probe=Step(problems=1, tokens=8, rows=8),
+    evaluated={0: 32, 8: 16},
+    growing=Step(problems=2, rows=16),
+    growth={"shots": (0, 2, 4, 8, 16), "group": (4, 8, 16, 32), "tokens": (16, 64, 256), "threads": (1, 2)},
+)
+SMALL = Step(model="tiny-random", problems=2, group=4, tokens=4, rows=8)
+QUICK = Sizes(SMALL, (0,), SMALL, {0: 4}, SMALL, {"shots": (0, 1), "threads": (1,)})
 
 
-def train_side(side: str, shots: int) -> dict[str, Any]:
-    """Seconds of a step (sampling, learning) and peak memory; for the kit also how far it is from stock TRL."""
-    from transformers import TrainerCallback
-
-    from rlvr_kit.machine import peak_memory_gib
-
-    trainer = make_trainer(side, shots)
-    trainer._save_checkpoint = lambda *_: None
-    sample, sampling, steps = trainer._generate_single_turn, [], []
-
-    def timed(*args: Any, **kwargs: Any) -> Any:
-        began = time.perf_counter()
-        result = sample(*args, **kwargs)
-        sampling.append(time.perf_counter() - began)
-        return result
-
-    class Clock(TrainerCallback):
-        def on_step_begin(self, *_: Any, **__: Any) -> None:
-            self.began = time.perf_counter()
-
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            steps.append(time.perf_counter() - self.began)
-
-    trainer._generate_single_turn = timed
-    trainer.add_callback(Clock())
-    trainer.train()
-    prompt = trainer._buffered_inputs[0]["prompt_ids"].shape[1]
-    result = {"step": median(steps), "sampling": median(sampling), "prompt": prompt}
-    return result | {"peak": peak_memory_gib()} | (differences(trainer) if side == "kit" else {})
+def measure_each(link: Any) -> None:
+    """For each (side, step) that is asked for: the faster of two such steps, and its number of operations."""
+    while True:
+        side, step = link.recv()
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = make_trainer(side, step, 2, folder)
+            link.send(fastest(time_steps(trainer)) | {"operations": operations(trainer, side == "kit")})
 
 
-def differences(trainer: Any) -> dict[str, float]:
-    """Largest difference of the kit's log-probabilities from stock TRL's, and of the gradients, on eight rows."""
-    import torch
-    from trl import GRPOTrainer
+def best_formats(probe: Step, peaks: dict[str, float]) -> dict[str, dict[str, float]]:
+    """Seconds of a small step of each side in each format; the faster one is the side's.
 
-    batch, results = trainer._buffered_inputs[0], []
-    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)[:8]
-    mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)[:8]
-    weights = torch.randn(8, TOKENS, generator=torch.Generator().manual_seed(0))
-    for cls, rows in ((type(trainer), 8), (GRPOTrainer, 4)):
-        trainer.model.zero_grad()
-        logps = []
-        for start in range(0, 8, rows):
-            part = slice(start, start + rows)
-            compute = cls._get_per_token_logps_and_entropies
-            logps.append(compute(trainer, trainer.model, ids[part], mask[part], TOKENS)[0])
-            (logps[-1] * weights[part]).sum().backward()
-        grads = [p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None]
-        results.append((torch.cat(logps).detach(), torch.cat(grads).clone()))
-    (ours, our_grads), (stock, grads) = results
-    relative = (our_grads - grads).norm() / grads.norm()
-    return {"logp_diff": (ours - stock).abs().max().item(), "grad_diff": relative.item()}
+    bfloat16 is not tried where its matrix products are slower than those of float32: it would take minutes.
+    """
+    measuring = Side(measure_each)
+    formats = [dtype for dtype in FORMATS if peaks[dtype] >= peaks["float32"]]
+    tried = {
+        side: {dtype: measuring.turn((side, replace(probe, dtype=dtype)))["seconds"] for dtype in formats}
+        for side in ("stock", "kit")
+    }
+    measuring.end()
+    return tried
 
 
-def evaluate_side(side: str, shots: int) -> dict[str, Any]:
-    """Problems a second, greedy; of plain generation at its best batch size, prompts sorted by length."""
+def share_of_peak(step: dict[str, Any], phase: str, peak: float) -> float:
+    """Operations of a phase's matrix products in a second, as a share of the machine's own largest products."""
+    return step["operations"][phase] / step[phase] / peak
+
+
+def train_rows(sizes: Sizes, formats: dict[str, str], peaks: dict[str, float]) -> list[dict[str, Any]]:
+    """A step of each side, by number of exemplars."""
+    rows = []
+    for shots in sizes.shots:
+        loss_rows = {"stock": min(STOCK_ROWS[shots], sizes.step.rows), "kit": sizes.step.rows}
+        steps = {
+            side: replace(sizes.step, shots=shots, dtype=formats[side], rows=loss_rows[side])
+            for side in loss_rows
+        }
+        sides = {side: Side(train_side, side, step, ROUNDS) for side, step in steps.items()}
+        timed = alternate(sides, ROUNDS)
+        told = {name: fastest(timed[name]) | side.told() for name, side in sides.items()}
+        stock, kit = told["stock"], told["kit"]
+        row = {"shots": shots, "prompt_tokens": kit["prompt_tokens"]}
+        for name, side in told.items():
+            seconds = [round(sum(step.values()), 3) for step in timed[name]]
+            row |= {f"{name}_format": formats[name], f"{name}_step_s": side["seconds"]}
+            row |= {f"{name}_steps_s": seconds, f"{name}_spread": side["spread"]}
+            for phase in ("sampling", "learning"):
+                row[f"{name}_{phase}_s"] = side[phase]
+                row[f"{name}_{phase}_of_peak"] = share_of_peak(side, phase, peaks[formats[name]])
+            row[f"{name}_peak_gib"] = side["peak_gib"]
+        row |= {"ratio": stock["seconds"] / kit["seconds"], "ratio_counts": ratio_counts(stock, kit)}
+        rows.append(row | {key: kit[key] for key in ("max_logp_diff", "max_grad_rel_diff")})
+    return rows
+
+
+def evaluate_side(link: Any, side: str, step: Step, count: int) -> None:
+    """Answer `count` problems greedily at each turn; plain generation takes the better of two batch sizes."""
     import torch
 
     from rlvr_kit.engine.sampling import generate
     from rlvr_kit.models import load_policy, load_tokenizer
     from rlvr_kit.sampling_settings import SamplingSettings
 
-    recipe, (count, batch_size, plain_sizes) = recipe_with(shots, 8), EVALUATED[shots]
-    policy, tokenizer = load_policy("bundled").eval(), load_tokenizer("bundled")
+    policy, tokenizer = load_policy(step.model, dtype=step.dtype).eval(), load_tokenizer(step.model)
+    recipe = step.recipe(1)
     template, questions = recipe.template(), recipe.test_problems()["question"][:count]
     prompts = sorted((template.render(tokenizer, q) for q in questions), key=len, reverse=True)
-    tokenizer.padding_side, found = "left", {}
 
-    def plain(texts: list[str]) -> list[list[int]]:
+    def plain(texts: list[str]) -> list[str]:
         batch = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
+        greedy = {"max_new_tokens": step.tokens, "do_sample": False, "top_p": None, "top_k": None}
         with torch.inference_mode():
-            ids = policy.generate(**batch, max_new_tokens=TOKENS, do_sample=False, top_p=None, top_k=None)
-        return ids[:, batch["input_ids"].shape[1] :].tolist()
+            ids = policy.generate(**batch.to(policy.device), **greedy)
+        return tokenizer.batch_decode(ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
 
-    for size in (batch_size,) if side == "kit" else plain_sizes:
-        began = time.perf_counter()
+    def answers(size: int) -> list[str]:
         if side == "kit":
-            sampling = SamplingSettings(max_new_tokens=TOKENS, batch_size=size)
-            done = [c.text for [c] in generate(policy, tokenizer, prompts, sampling)]
-        else:
-            ids = [row for i in range(0, len(prompts), size) for row in plain(prompts[i : i + size])]
-            done = tokenizer.batch_decode(ids, skip_special_tokens=True)
-        found[size] = len(prompts) / (time.perf_counter() - began)
-    best = max(found, key=lambda size: found[size])
-    return {"rate": found[best], "batch": best, "texts": done}
+            sampling = SamplingSettings(max_new_tokens=step.tokens, batch_size=size)
+            return [only.text for [only] in generate(policy, tokenizer, prompts, sampling)]
+        return [text for i in range(0, count, size) for text in plain(prompts[i : i + size])]
+
+    batch_sizes = [count] if side == "kit" else [count, count // 2]
+    for _ in range(ROUNDS):
+        link.recv()
+        seconds = {}
+        for size in batch_sizes:
+            began = now()
+            texts = answers(size)
+            seconds[size] = now() - began
+        batch_sizes = [min(seconds, key=seconds.__getitem__)]  # from the second turn on the better one alone
+        link.send({"seconds": seconds[batch_sizes[0]]})
+    link.send({"texts": texts, "batch_size": batch_sizes[0]})
 
 
-def side_by_side(job: str, shots: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Run both sides, each in a process of its own."""
-    results = []
-    for side in ("stock", "kit"):
-        print(f"{job}, {shots}-shot, {side} ...", file=sys.stderr, flush=True)
-        command = [sys.executable, __file__, "--job", job, "--side", side, "--shots", str(shots)]
-        output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-        results.append(json.loads(output.splitlines()[-1]))
-    return results[0], results[1]
-
-
-def main() -> None:
-    """Print both tables and write them."""
-    from rich.console import Console
-    from rich.table import Table
-
-    training, evaluation = [], []
-    for shots in STEPS:
-        stock, kit = side_by_side("train", shots)
-        training.append({
-            "shots": shots, "prompt_tokens": kit["prompt"],
-            "stock_step_s": stock["step"], "stock_sampling_s": stock["sampling"],
-            "kit_step_s": kit["step"], "kit_sampling_s": kit["sampling"], "ratio": stock["step"] / kit["step"],
-            "stock_peak_gib": stock["peak"], "kit_peak_gib": kit["peak"],
-            "max_logp_diff": kit["logp_diff"], "max_grad_rel_diff": kit["grad_diff"],
-        })  # fmt: skip
-    for shots in EVALUATED:
-        stock, kit = side_by_side("evaluate", shots)
+def evaluation_rows(sizes: Sizes, formats: dict[str, str]) -> list[dict[str, Any]]:
+    """Problems that each side answers in a second, by number of exemplars."""
+    rows = []
+    for shots, count in sizes.evaluated.items():
+        steps = {side: replace(sizes.step, shots=shots, dtype=formats[side]) for side in formats}
+        sides = {side: Side(evaluate_side, side, step, count) for side, step in steps.items()}
+        timed = alternate(sides, ROUNDS)
+        told = {name: fastest(timed[name]) | side.told() for name, side in sides.items()}
+        row: dict[str, Any] = {"shots": shots, "n": count}
+        for name, side in told.items():
+            row |= {f"{name}_format": formats[name], f"{name}_problems_per_s": count / side["seconds"]}
+            row |= {f"{name}_spread": side["spread"], f"{name}_batch_size": side["batch_size"]}
+        stock, kit = told["stock"], told["kit"]
         same = sum(a == b for a, b in zip(stock["texts"], kit["texts"], strict=True))
-        evaluation.append({
-            "shots": shots, "n": EVALUATED[shots][0], "stock_problems_per_s": stock["rate"],
-            "stock_batch_size": stock["batch"], "kit_problems_per_s": kit["rate"],
-            "ratio": kit["rate"] / stock["rate"], "same_completions": same,
-        })  # fmt: skip
-    Path("runs").mkdir(exist_ok=True)
-    for title, name, rows in (
-        (f"A GRPO step: {COMPLETIONS} completions of {TOKENS} tokens", "bench", training),
-        (f"Evaluation: greedy, at most {TOKENS} tokens", "bench-evaluation", evaluation),
-    ):
-        table = Table(*rows[0], title=title)
-        for row in rows:
-            table.add_row(*(f"{value:.3g}" for value in row.values()))
-        Console(width=200).print(table)
-        Path("runs", f"{name}.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+        row |= {"ratio": stock["seconds"] / kit["seconds"], "ratio_counts": ratio_counts(stock, kit)}
+        rows.append(row | {"same_completions": same})
+    return rows
+
+
+def growth_rows(sizes: Sizes, dtype: str, peak: float) -> list[dict[str, Any]]:
+    """A step of the kit when one thing at a time changes: exemplars, group size, completion length, threads."""
+    rows, measuring = [], Side(measure_each)
+    for what, values in sizes.growth.items():
+        for value in values:
+            step = replace(sizes.growing, dtype=dtype, **{what: value})
+            timed = measuring.turn(("kit", replace(step, rows=step.problems * step.group)))
+            row = {"changed": what, "to": value, "step_s": timed["seconds"], "spread": timed["spread"]}
+            for phase in ("sampling", "learning"):
+                row |= {f"{phase}_s": timed[phase], f"{phase}_of_peak": share_of_peak(timed, phase, peak)}
+            rows.append(row)
+    measuring.end()
+    return rows
+
+
+def bench(sizes: Sizes, out: Path) -> dict[str, Any]:
+    """Measure everything and print it; what is measured so far is always in `out`."""
+    found: dict[str, Any] = {}
+
+    def keep(**results: Any) -> None:
+        found.update(results)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+    load = os.getloadavg()[0]
+    keep(machine=describe_machine() | {"load_at_start": load}, measured=time.strftime("%Y-%m-%d"))
+    if load > BUSY:
+        print(f"This machine is busy (load {load:.1f}): these are not times to quote.\n", flush=True)
+    peaks = {dtype: matrix_product_peak(dtype) for dtype in FORMATS}
+    tried = best_formats(sizes.probe, peaks)
+    formats = {side: min(seconds, key=seconds.__getitem__) for side, seconds in tried.items()}
+    keep(matrix_product_peak=peaks, seconds_of_a_small_step=tried, formats=formats)
+    for dtype, peak in peaks.items():
+        steps = [f"{side} {seconds[dtype]:.2f} s" for side, seconds in tried.items() if dtype in seconds]
+        small = ", ".join(steps) or "not tried"
+        print(f"{dtype}: products of up to {peak / 1e9:,.0f} GFLOP/s; a small step: {small}", flush=True)
+    keep(training=train_rows(sizes, formats, peaks))
+    keep(evaluation=evaluation_rows(sizes, formats))
+    keep(growth=growth_rows(sizes, formats["kit"], peaks[formats["kit"]]))
+    print(tables(found, sizes.step))
+    return found
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--job", choices=["train", "evaluate"])
-    parser.add_argument("--side", choices=["stock", "kit"])
-    parser.add_argument("--shots", type=int)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything runs")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench.json"))
     given = parser.parse_args()
-    if given.job is None:
-        main()
-    else:
-        measure = train_side if given.job == "train" else evaluate_side
-        print(json.dumps(measure(given.side, given.shots)))
+    bench(QUICK if given.quick else FULL, given.out)

@@ -1,7 +1,7 @@
 """A run before it starts: what its batch numbers mean, what it needs, and a refusal of what cannot work."""
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rlvr_kit.errors import InputError, MachineError
@@ -83,13 +83,11 @@ class Plan:
 def plan(
     recipe: Recipe,
     gpu_memory: float | None = None,
-    seconds: dict[str, float] | None = None,
     devices: int | None = None,
 ) -> Plan:
     """Work out what ``recipe`` needs, here or on a GPU of ``gpu_memory`` GiB.
 
     ``gpu_memory`` is ``math.inf`` where the memory is not known and must not be judged.
-    ``seconds``: of one step, ``sampling`` and ``learning``, where they were measured (time_step.py).
     ``devices``: how many processes train together; None: as many as torchrun or accelerate has started.
 
     Raises:
@@ -132,11 +130,16 @@ def plan(
             "grpo.gradient_accumulation_steps), grpo.max_completion_length or evaluation.batch_size, or train with lora"
         )
     steps = _steps(given, problems * group, sampled, completions)
-    minutes = _minutes(recipe, seconds, steps, completions) if seconds else None
     return Plan(
         recipe.name, completions // group, group, completions, rows, steps, steps * completions, tokens,
-        parameters, memory, available, machine, seconds, minutes, remark,
+        parameters, memory, available, machine, None, None, remark,
     )  # fmt: skip
+
+
+def with_time(planned: Plan, recipe: Recipe, seconds: dict[str, float]) -> Plan:
+    """Return the plan of ``recipe`` with the time of one step, ``sampling`` and ``learning``, and of the whole run."""
+    minutes = _minutes(recipe, seconds, planned.steps, planned.completions)
+    return replace(planned, seconds=seconds, minutes=minutes)
 
 
 def _checked_values(recipe: Recipe) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rlvr_kit.errors import UserError
 from rlvr_kit.machine import release_memory
 from rlvr_kit.recipe import Recipe
-from rlvr_kit.training.plan import Plan, plan
+from rlvr_kit.training.plan import Plan, plan, with_time
 from rlvr_kit.training.train import train
 
 
@@ -30,7 +30,7 @@ def timed_plan(recipe: Recipe) -> Plan:
         return planned
     Console(stderr=True).print(f"timing a training step of recipe {escape(recipe.name)} on this machine …")
     try:
-        return plan(recipe, seconds=time_step(recipe))
+        return with_time(planned, recipe, time_step(recipe))
     except UserError as error:  # such as weights that are not here, though their sizes are
         return replace(planned, remark=str(error))
 

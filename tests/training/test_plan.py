@@ -12,7 +12,7 @@ from rlvr_kit import UserError
 from rlvr_kit.engine.prompt_tree import additive, branch_attention, prompt_tree, use_tree_attention
 from rlvr_kit.models import load_policy, load_tokenizer
 from rlvr_kit.recipe import load_recipe
-from rlvr_kit.training.plan import DEFAULTS, plan
+from rlvr_kit.training.plan import DEFAULTS, plan, with_time
 from rlvr_kit.training.time_step import timed_plan
 
 
@@ -205,16 +205,14 @@ def test_a_measured_step_gives_a_time_and_leaves_nothing(tmp_path, monkeypatch, 
 
 
 def test_reused_completions_are_sampled_once():
-    seconds = {"sampling": 60.0, "learning": 6.0}
-    once, twice = (
-        plan(smoke("grpo.max_steps=100", "evaluation.every_steps=1000", *reuse), seconds=seconds)
-        for reuse in ([], ["grpo.num_iterations=2"])
-    )
-    assert once.minutes - twice.minutes == pytest.approx(50)
+    def minutes(*reuse):
+        recipe = smoke("grpo.max_steps=100", "evaluation.every_steps=1000", *reuse)
+        return with_time(plan(recipe), recipe, {"sampling": 60.0, "learning": 6.0}).minutes
+
+    once = minutes()
+    assert once - minutes("grpo.num_iterations=2") == pytest.approx(50)
     waves = ["grpo.steps_per_generation=2", "data.train_size=64"]  # twice the completions, half as often
-    assert plan(
-        smoke("grpo.max_steps=100", "evaluation.every_steps=1000", *waves), seconds=seconds
-    ).minutes == pytest.approx(once.minutes)
+    assert minutes(*waves) == pytest.approx(once)
 
 
 def test_a_model_that_is_not_here_is_planned_and_not_timed(capfd):
