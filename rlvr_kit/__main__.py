@@ -179,7 +179,7 @@ def sweep(
     """Run every variant of a study with every seed; the same command goes on with a study that was interrupted."""
     from rlvr_kit.measure.plots import save
     from rlvr_kit.measure.seeds import seeds_figure, seeds_table
-    from rlvr_kit.training.sweep import load_study
+    from rlvr_kit.training.study import load_study
     from rlvr_kit.training.sweep import sweep as run_sweep
 
     result = run_sweep(load_study(study), out, jobs)

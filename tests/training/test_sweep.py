@@ -11,7 +11,8 @@ import pytest
 
 from rlvr_kit import UserError
 from rlvr_kit.paths import PROJECT
-from rlvr_kit.training.sweep import load_study, sweep
+from rlvr_kit.training.study import load_study
+from rlvr_kit.training.sweep import sweep
 
 STUDY = """
 recipe: smoke
@@ -44,7 +45,7 @@ def test_a_killed_study_goes_on_and_ends_as_if_it_had_not_been(study_file: Path,
     assert [(run["variant"], run["seed"]) for run in done["runs"]] == [
         ("default", 0), ("default", 1), ("hot", 0), ("hot", 1),
     ]  # fmt: skip
-    assert done["variants"]["hot"]["seeds"] == 2 and done["machine"]["cores"] >= 1
+    assert done["variants"]["hot"]["seeds"] == 2 and done["machines"][0]["cores"] >= 1
     assert json.loads((tmp_path / "out" / "sweep.json").read_text()) == json.loads(json.dumps(done))
     begun = {f"{run['variant']} {run['seed']}": 0.0 for run in done["runs"]}
     for name in begun:
