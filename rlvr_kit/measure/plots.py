@@ -77,7 +77,7 @@ def training_curves(runs: Runs, against: str = "step") -> Figure:
 def shares(counts: Mapping[str, Mapping[str, tuple[float, int]]], title: str) -> Figure:
     """Shares of problems with intervals, a row a name: ``{"base": {"seen": (k, n), ...}, "tuned": ...}``."""
     names = list(dict.fromkeys(name for series in counts.values() for name in series))
-    figure, ax = _figure(6.4, 1.3 + 0.45 * len(names))
+    figure, ax = empty_figure(6.4, 1.3 + 0.45 * len(names))
     for i, (label, series) in enumerate(counts.items()):
         k, n = np.array(list(series.values()), float).T
         low, high = np.array([wilson_interval(*pair) for pair in series.values()]).T
@@ -99,7 +99,7 @@ def shots_curve(results: Mapping[str, Mapping[int, dict[str, Any]]], published: 
 
     `published` adds the AWS walkthrough's points, labelled as theirs: another model and another harness.
     """
-    figure, ax = _figure(9.0 if published else 6.4, 3.8)
+    figure, ax = empty_figure(9.0 if published else 6.4, 3.8)
     for i, (name, each) in enumerate(results.items()):
         _interval_line(ax, {k: (s["strict"], s["strict_ci"]) for k, s in each.items()}, style(i), name)
     if published:
@@ -116,7 +116,7 @@ def shots_curve(results: Mapping[str, Mapping[int, dict[str, Any]]], published: 
 
 def pass_at_k_curve(summaries: Mapping[str, dict[str, Any]]) -> Figure:
     """pass@k by k, a line for each model: ``{"base": summary, ...}`` of several samples each."""
-    figure, ax = _figure(6.4, 3.8)
+    figure, ax = empty_figure(6.4, 3.8)
     for i, (name, s) in enumerate(summaries.items()):
         points = {int(k): (share, s["pass_at_k_ci"][k]) for k, share in s["pass_at_k"].items()}
         _interval_line(ax, points, style(i), f"{name}, n={s['n']}")
@@ -133,7 +133,7 @@ def flips(base: pd.DataFrame, tuned: pd.DataFrame) -> Figure:
     result = compare(base, tuned)
     before, after = (side.sort_values("problem").correct.to_numpy(int) for side in (base, tuned))
     width = math.ceil(math.sqrt(3 * result.n))
-    figure, ax = _figure(7.5, 3.4)
+    figure, ax = empty_figure(7.5, 3.4)
     marks = {
         f"both: {result.both}": (3, 14, "0.45", "o"),
         f"newly solved: {result.only_tuned}": (1, 60, COLORS[0], "^"),
@@ -163,7 +163,7 @@ def gain_split(base: pd.DataFrame, tuned: pd.DataFrame) -> Figure:
         "format": (strict.difference - lenient.difference, paired_bootstrap(*form)),
         "strict gain": (strict.difference, strict.ci),
     }
-    figure, ax = _figure(6.4, 2.5)
+    figure, ax = empty_figure(6.4, 2.5)
     for row, (gain, (low, high)) in enumerate(parts.values()):
         error = 100 * np.clip([[gain - low], [high - gain]], 0, None)
         ax.barh(row, 100 * gain, xerr=error, color=COLORS[row], capsize=4, height=0.6)
@@ -197,7 +197,7 @@ def _panel(column: str) -> tuple[str, str, dict[str, str]]:
     return title, unit, {"": column}
 
 
-def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
+def empty_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
     figure, axes = plt.subplots(rows, columns, figsize=(width, height), layout="constrained")
     plt.close(figure)  # shown as the value of a cell, and not a second time by pyplot
     for ax in figure.axes:
@@ -209,7 +209,7 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tup
 def _curves(logs: list[tuple[str, pd.DataFrame]], panels: list[tuple], against: str) -> Figure:
     rows = math.ceil(len(panels) / 3)
     columns = math.ceil(len(panels) / rows)
-    figure, _ = _figure(4.2 * columns, 3.1 * rows, rows, columns)
+    figure, _ = empty_figure(4.2 * columns, 3.1 * rows, rows, columns)
     n = " or ".join(sorted({f"{log['heldout/n'].max():.0f}" for _, log in logs if "heldout/n" in log}))
     for ax, (title, unit, shown) in zip(figure.axes, panels, strict=False):
         for i, (run, log) in enumerate(logs):

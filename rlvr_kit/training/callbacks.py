@@ -71,6 +71,7 @@ class RunKeeper(TrainerCallback):
         self.stopped_by: str | None = None
         self.fault: str | None = None  # what a guard stopped the run for
         self.signal: int | None = None
+        self.redrawn_before = 0  # completions that the run had drawn again before it was interrupted
         self.begun = self.stepped = self.logged = (
             False  # how far training came: its start, a step, a step's end
         )
@@ -108,6 +109,8 @@ class RunKeeper(TrainerCallback):
         ):  # going on from a checkpoint: the clock goes on as well, and the run may be over
             lines = self.run.lines() if (self.run.path / "log.jsonl").exists() else []
             self.started = time.monotonic() - (lines[-1]["seconds"] if lines else 0.0)
+            if lines:
+                self.redrawn_before = lines[-1]["completions"] - self.completions_so_far(state.global_step)
             self.stopped_by = reason_to_end(self.recipe, lines)
             control.should_training_stop = state.global_step >= state.max_steps or bool(self.stopped_by)
         if state.is_world_process_zero:
@@ -124,7 +127,7 @@ class RunKeeper(TrainerCallback):
             return
         self.logged = True
         step = state.global_step
-        line = {"step": step, "completions": step * self.completions_per_step}
+        line = {"step": step, "completions": self.completions_so_far(step)}
         line |= {ours: logs[theirs] for theirs, ours in LOGGED.items() if theirs in logs}
         line |= {key[: -len("/mean")]: v for key, v in logs.items() if re.fullmatch("rewards/.*/mean", key)}
         spoilt = guards.not_finite(line)  # TRL's metrics are the same in every process, and so is this
@@ -185,11 +188,18 @@ class RunKeeper(TrainerCallback):
         if self.bar is not None:
             self.bar.close()
 
-    @property
-    def completions_per_step(self) -> int:
-        """How many completions, over all processes, one optimizer step learns from."""
+    def completions_so_far(self, step: int) -> int:
+        """Return how many completions all processes have sampled until the end of ``step``.
+
+        A step may learn again from earlier completions (``grpo.num_iterations``), and a group without signal may have
+        been drawn again (``run.redraws``).
+        """
         args = self.trainer.args
-        return args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+        uses = args.steps_per_generation * self.trainer.num_iterations
+        batches = math.ceil(step * args.gradient_accumulation_steps / uses)
+        return (
+            batches * args.generation_batch_size + self.redrawn_before + getattr(self.trainer, "redrawn", 0)
+        )
 
 
 @contextmanager

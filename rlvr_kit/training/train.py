@@ -193,7 +193,7 @@ def _train(recipe: Recipe, run: Run, rewards: list[Any] | None, live: Callable[[
     trainer.remove_callback(PrinterCallback)
     keeper.trainer = trainer
     if hasattr(trainer, "stop"):  # sampling in training ends where evaluation ends
-        trainer.stop = template.stop
+        trainer.stop, trainer.redraws = template.stop, recipe.run.redraws
     with _opened(recipe, run, checkpoint), stop_signals(keeper), quiet():
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
