@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test bench check-learning check lab kernel lambda clean
+.PHONY: help setup run test bench check-learning check lab kernel workshop lambda clean
 
 RECIPE ?= cpu
 OUT ?= runs/$(shell date +%Y%m%d-%H%M%S)
@@ -62,6 +62,9 @@ lab: setup  ## open JupyterLab on the notebooks
 
 kernel: setup  ## register .venv as the Jupyter kernel "Python (rlvr_kit)", for SageMaker Studio
 	$(PY) -m ipykernel install --user --name rlvr_kit --display-name "Python (rlvr_kit)"
+
+workshop: setup  ## student copies of the notebooks without solutions, and a zip of them, in build/workshop/
+	$(PY) -m rlvr_kit.tutorial.workshop
 
 lambda: setup  ## build the zip of the AWS Lambda reward [TASK=gsm8k, another task's name or its .py file]
 	$(PY) -m rlvr_kit.rewards.aws_lambda $(TASK)
