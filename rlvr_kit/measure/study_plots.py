@@ -45,7 +45,7 @@ def forest(study: Mapping[str, Any]) -> Figure:
     difference seen" where an interval just misses zero: the interval is for one comparison alone.
     """
     rows = sorted(compare_variants(study), key=lambda each: -each.mean)
-    figure, ax = empty_figure(8.5, 1.6 + 0.34 * max(1, len(rows)))
+    figure, ax = empty_figure(8.0, 2.0 + 0.3 * max(1, len(rows)))
     for row, each in enumerate(rows):
         color, marker, filled = LOOKS.get(each.verdict, LOOKS["no difference"])
         ax.plot(
@@ -65,8 +65,8 @@ def forest(study: Mapping[str, Any]) -> Figure:
            xlabel=f"difference of the gains, percentage points of {_problems(study)} problems",
            ylim=(max(1, len(rows)) - 0.5, -0.5))  # fmt: skip
     ax.set_yticks(range(len(rows)), labels=[f"{each.variant} ({each.seeds})" for each in rows])
-    ax.legend(handles=[_look(verdict) for verdict in LOOKS], title="after Holm's correction",
-              loc="upper left", bbox_to_anchor=(1, 1))  # fmt: skip
+    figure.legend(handles=[_look(verdict) for verdict in LOOKS], title="after Holm's correction",
+                  loc="outside lower center", ncols=len(LOOKS))  # fmt: skip
     return figure
 
 

@@ -8,7 +8,7 @@ from scipy.stats import ttest_rel
 
 from rlvr_kit.measure.seeds import summarize_seeds
 from rlvr_kit.measure.study_plots import forest
-from rlvr_kit.measure.variants import compare_variants, conclusions, holm, variants_table
+from rlvr_kit.measure.variants import compare_variants, conclusions, holm, smallest_found, variants_table
 
 NOISE = np.random.default_rng(1).normal(0, 0.03, size=(4, 6))
 
@@ -97,3 +97,15 @@ def test_the_table_and_the_figure_show_every_comparison() -> None:
         "worse (6)",
     ]
     assert forest(study(default=[0.1])).axes
+
+
+def test_a_difference_at_the_bound_is_found_about_every_second_time() -> None:
+    random, found = np.random.default_rng(0), 0
+    noise = study(**{f"v{i}": list(random.normal(0, 0.05, 5)) for i in range(30)})
+    bounds = smallest_found(noise, (5, 10)).set_index("seeds")["smallest difference found, points"]
+    assert bounds[10] < bounds[5]
+    for _ in range(200):
+        made = {name: [0.0] * 5 for name in ("default", *(f"v{i}" for i in range(28)))}
+        made["true"] = list(bounds[5] / 100 + random.normal(0, 0.05 * 2**0.5, 5))
+        found += compare_variants(study(**made))[-1].verdict == "better"
+    assert 60 < found < 140
