@@ -11,7 +11,7 @@ The command line shows the message as one line, without a traceback.
 
 
 class UserError(Exception):
-    """The base of all of them: catch this one to handle every error that the kit expects."""
+    """The base class: catch it to handle every error that the kit expects."""
 
     exit_code = 1  #: what the command line returns to the shell
 
@@ -29,7 +29,7 @@ class AWSError(UserError):
 
 
 class Interrupted(UserError):
-    """Work was asked to stop, and did in good order; the message says what is kept and how to go on."""
+    """Work was asked to stop, and stopped in good order. The message says what is kept and how to resume."""
 
     def __init__(self, signal_number: int, message: str) -> None:
         super().__init__(message)

@@ -46,9 +46,7 @@ class Recipe(Section):
     """
 
     name: str
-    task: str = (
-        "word_problems"  # gsm8k, orders, …, a task's .py file, or a folder like GSM8K's (tasks/task.py)
-    )
+    task: str = "word_problems"  # gsm8k, orders, …, a .py file, or a folder like GSM8K's (tasks/task.py)
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
     prompt: PromptSection = PromptSection()
@@ -124,14 +122,20 @@ class Recipe(Section):
         pool = self._train_split().select(range(EXEMPLAR_POOL)) if shots else None
         seed = self.run.seed if self.prompt.seed is None else self.prompt.seed
         exemplars = choose_exemplars(pool, shots, seed) if pool else ()
-        return Template(instruction=self.resolved().prompt.instruction or "", exemplars=exemplars)
+        return Template(instruction=self._instruction, exemplars=exemplars)
 
     def resolved(self) -> "Recipe":
-        """The same recipe with the task's instruction written out, as a run folder keeps it."""
-        if self.prompt.instruction is not None:
-            return self
-        prompt = self.prompt.model_copy(update={"instruction": self.loaded_task.instruction})
-        return self.model_copy(update={"prompt": prompt})
+        """The same recipe with the task's instruction and this machine's number format, as a run folder keeps it."""
+        from rlvr_kit.models import choose_dtype  # late: it loads torch
+
+        own, prompt = self.model, self.prompt.model_copy(update={"instruction": self._instruction})
+        dtype = choose_dtype(own.name, own.revision, own.dtype, every_weight=self.lora is None)
+        return self.model_copy(update={"prompt": prompt, "model": own.model_copy(update={"dtype": dtype})})
+
+    @property
+    def _instruction(self) -> str:
+        own = self.prompt.instruction
+        return self.loaded_task.instruction if own is None else own
 
     @property
     def max_new_tokens(self) -> int:

@@ -87,11 +87,8 @@ class SageMakerSection(Section):
     python_version: str = "py312"
     sharding: Literal["ddp", "fsdp", "zero2"] = "ddp"  # several GPUs: which of recipes/accelerate/
     spot: bool = False  # managed spot: cheaper, may be interrupted; the run resumes from its checkpoint
-    max_minutes: float | None = Field(
-        None, ge=1
-    )  # the hard limit; None: three times the estimate, 60 at least
-    # Spot only: running plus waiting; None: twice max_minutes.
-    max_wait_minutes: float | None = Field(None, ge=1)
+    max_minutes: float | None = Field(None, ge=1)  # hard limit; None: 3 times the estimate, at least 60
+    max_wait_minutes: float | None = Field(None, ge=1)  # spot: running and waiting; None: 2 max_minutes
     max_cost: float = Field(20.0, gt=0)  # US dollars; submit refuses when max_minutes x price may exceed it
     price_per_hour: float | None = Field(None, gt=0)  # US dollars; used when the Pricing API cannot be asked
     role: str | None = None  # execution role ARN or name; None: the role this notebook runs as

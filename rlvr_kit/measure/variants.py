@@ -163,7 +163,8 @@ def where_made(study: Mapping[str, Any]) -> str:
     """Return on which machines and with which versions a study was made, and how long its runs took."""
     machines = study.get("machines") or [study["machine"]]
     named = [
-        f"{each['processor']}, {each['cores']} cores, torch {each['torch']}, trl {each['trl']}"
+        f"{each['processor']}, {each['cores']} cores, {each.get('dtype', 'float32')}, torch {each['torch']}, "
+        f"trl {each['trl']}"
         for each in machines
     ]
     kinds = "one machine" if len(machines) == 1 else f"{len(machines)} machines or settings"

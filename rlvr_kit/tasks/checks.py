@@ -1,6 +1,6 @@
-"""What can be said of a task without any model: are its rows sound, and can its reward be had without the work?
+"""Checks of a task that need no model: are its rows sound, and can its reward be earned without doing the work?
 
-Each check is a rule over counted rows. ``rlvr_kit/audit.py`` adds what a model can do and makes the page of it.
+Each check is a rule over counted rows. ``rlvr_kit/training/audit.py`` adds what a model can do and prints the page.
 """
 
 import sys
@@ -19,19 +19,19 @@ SLOW = "takes more than linear time"
 
 @dataclass
 class Check:
-    """One line of the page. `share` is (k, n) where rows were counted; `wrong` says what is amiss, else it is empty."""
+    """One line of the audit. `share` is (k, n) when rows were counted; `wrong` is empty unless something is wrong."""
 
     name: str
     found: str = ""
     share: tuple[float, int] | None = None
     wrong: str = ""
-    rows: list[str] = field(default_factory=list)  # those that show it
+    rows: list[str] = field(default_factory=list)  # examples of what is wrong
 
 
 def check_data(task: Task, train: Rows, test: Rows, again: Rows) -> list[Check]:
-    """Do the worked answers verify, are the splits apart, do the same rows come again, how frequent is one gold?
+    """Check that worked answers verify, splits share no question, rows are repeatable, and no gold is too frequent.
 
-    `again`: rows of the training split from a second call.
+    `again` holds rows of the training split from a second call of ``problems``.
     """
     return [_answers(task, train, test), _leak(train, test), _repeatable(train, again), _most_frequent(test)]
 
@@ -62,7 +62,7 @@ def _leak(train: Rows, test: Rows) -> Check:
     check = Check("test questions that are also in training", share=(len(both), len(test)))
     check.rows = [f"test row {i} is training row {j}: {test[i]['question'][:60]!a}" for i, j in both]
     if both:
-        check.wrong = f"the splits leak: {len(both)} of {len(test)} test questions are training questions"
+        check.wrong = f"the splits leak: {len(both)} of {len(test)} test questions are in training as well"
     return check
 
 
@@ -70,7 +70,7 @@ def _repeatable(train: Rows, again: Rows) -> Check:
     same = again == train[: len(again)]
     check = Check("the same call gives the same rows", "yes" if same else "no")
     if not same:
-        check.wrong = "problems() gives other rows from call to call: take all chance from Random(seed)"
+        check.wrong = "problems() returns other rows at each call: take all chance from Random(seed)"
     return check
 
 
@@ -86,7 +86,7 @@ def _most_frequent(test: Rows) -> Check:
 
 
 def check_verifier(task: Task, rows: Rows) -> list[Check]:
-    """Is anything paid that does not answer the question, does anything raise, does anything take long?"""
+    """Check that the verifier pays no attack, raises on no text, and takes time in proportion to the text."""
     sturdy, linear = _sturdy(task, rows), _linear(task, rows)
     if SLOW in sturdy.wrong + linear.wrong:  # thousands of attacks on a verifier that hangs would take hours
         return [sturdy, linear]
@@ -95,7 +95,7 @@ def check_verifier(task: Task, rows: Rows) -> list[Check]:
 
 
 def attacks(task: Task, rows: Rows) -> Iterator[tuple[str, list[str]]]:
-    """(name, a completion for each row); none of them knows the gold of its row."""
+    """Yield (name, a completion for each row). No attack knows the gold of its row."""
     common = Counter(row["gold"] for row in rows).most_common(100)
     answer_of = {row["gold"]: row["answer"] for row in rows}
     constant = {
@@ -111,7 +111,7 @@ def attacks(task: Task, rows: Rows) -> Iterator[tuple[str, list[str]]]:
         yield name, [text] * len(rows)
     yield "an echo of the question", [row["question"] for row in rows]
     for name, instead in (("nothing", ""), ("nan", "nan"), ("a *", "*"), ("every digit", "0123456789")):
-        # Where the gold does not stand in the answer as it is, there is nothing to put in its place.
+        # When the answer does not contain the gold letter for letter, there is nothing to replace.
         texts = [row["answer"].replace(row["gold"], instead) for row in rows]
         texts = [text if text != row["answer"] else "" for text, row in zip(texts, rows, strict=True)]
         yield f"the right answer with {name} for its gold", texts
@@ -125,7 +125,8 @@ def _attacked(task: Task, rows: Rows) -> list[Check]:
             i for i, (text, row) in enumerate(zip(texts, rows, strict=True)) if _paid(task, text, row["gold"])
         ]
         check = Check(f"paid for {name}", share=(len(paid), len(rows)))
-        # What does not look at the question is right as often as its gold is the row's; two deviations are luck.
+        # An attack that ignores the question is right as often as its answer happens to be the row's gold. Up to two
+        # standard deviations more than that count as luck.
         if len(paid) > max(1, chance + 2 * chance**0.5):
             check.wrong = f"hackable by {name}: paid in {len(paid)} of {len(rows)} rows, chance is {chance}"
             check.rows = [f"row {i} ({rows[i]['question'][:50]!a}) pays {texts[i][-60:]!a}" for i in paid[:3]]
@@ -134,7 +135,7 @@ def _attacked(task: Task, rows: Rows) -> list[Check]:
 
 
 def _other_golds(task: Task, rows: Rows) -> Check:
-    """Every answer against the golds of three other rows."""
+    """Judge every answer against the golds of three other rows."""
     pairs = [
         (a, b)
         for k in (1, 2, 5)
@@ -152,7 +153,7 @@ def _other_golds(task: Task, rows: Rows) -> Check:
 
 
 def _hedged(task: Task, rows: Rows) -> Check:
-    """Two answers at once, the right one first and last: a verifier may read one of them, not whichever is right."""
+    """Give two answers, the right one first and then last. A verifier may read either place, but must not pay both."""
     paid, n = 0, 0
     for row, other in zip(rows, rows[1:] + rows[:1], strict=True):
         if row["gold"] != other["gold"] and row["answer"] != other["answer"]:
@@ -182,7 +183,7 @@ def _runs_code(task: Task, rows: Rows) -> Check:
 
 
 def _sturdy(task: Task, rows: Rows) -> Check:
-    """Hostile texts, alone and in the place of the gold, against the first gold."""
+    """Judge hostile texts, alone and in place of the gold in a right answer, against the first gold."""
     row, failed, texts = rows[0], [], [*hostile_texts()]
     texts += [(f"{name}, for the gold", row["answer"].replace(row["gold"], text)) for name, text in texts]
     for name, text in texts:
@@ -204,7 +205,7 @@ def _sturdy(task: Task, rows: Rows) -> Check:
 
 
 def _linear(task: Task, rows: Rows) -> Check:
-    """CPU time over lengths from 4,000 to a million characters: four times the text, about four times the time."""
+    """Measure CPU time for 4,000 to a million characters: four times the text must take about four times the time."""
     worst = 0.0
     for name, part in {**REPEATED, "a worked answer": rows[0]["answer"] + "\n"}.items():
         before = 0.0
@@ -214,7 +215,7 @@ def _linear(task: Task, rows: Rows) -> Check:
                 with limited(PATIENCE):
                     task.verify(text, rows[0]["gold"])
             except UserError:
-                break  # _sturdy tells of it
+                break  # _sturdy reports it
             except TookTooLong:
                 before = 0.0
             took = time.process_time() - began
@@ -239,4 +240,4 @@ def _paid(task: Task, text: str, gold: str) -> bool:
         with limited(PATIENCE):
             return task.verify(text, gold).correct
     except (UserError, TookTooLong):
-        return False  # _sturdy and _linear tell of it
+        return False  # _sturdy and _linear report it

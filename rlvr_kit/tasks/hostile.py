@@ -1,4 +1,4 @@
-"""Completions that no verifier should pay, fail on, or take long over: what a policy in training may come to write."""
+"""Hostile completions: texts that a policy in training may write, and that no verifier may pay, fail on or hang on."""
 
 import signal
 import threading
@@ -12,20 +12,24 @@ from rlvr_kit.tasks.task import Task
 if TYPE_CHECKING:
     from datasets import Dataset
 
-#: Repeated to any length, they show what a verifier takes long over: a parser, a pattern, a number.
+#: Repeated many times, each of these is slow for some kind of verifier: a parser, a pattern, a number's reader.
 REPEATED = {
     "letters": "a", "spaces": " ", "new lines": "\n", "marks": "#", "digits": "1", "quotes": '"', "commas": ",",
     "brackets": "[", "nested objects": '{"a":', "nested calls": "(", "angle brackets": "<a>", "minus signs": "-",
 }  # fmt: skip
-#: Seconds after which a verifier that still reads one text is said to hang.
+#: Seconds of processor time on one text after which a verifier is said to hang.
 PATIENCE = 2.0
-#: Text that leaves a mark where somebody runs it as code: a module of this name.
+#: When somebody runs the text ``CODE`` as code, it leaves a mark: an entry of this name in ``sys.modules``.
 CANARY = "rlvr_kit_ran_the_text_of_a_model"
 CODE = f"__import__('sys').modules.setdefault('{CANARY}', 1)"
 
 
 def hostile_texts(length: int = 10_000) -> Iterator[tuple[str, str]]:
-    """(name, text): nothing, characters that break things, and each of ``REPEATED`` up to `length` characters."""
+    """Yield (name, text): nothing, characters that break things, and each of ``REPEATED`` up to `length` characters.
+
+    >>> dict(hostile_texts(100))["100 characters of minus signs"][:5]
+    '-----'
+    """
     yield "empty", ""
     yield "blank", " \n\t\r\n "
     yield "control characters", "".join(map(chr, range(32))) + "\x7f\x85\u2028\u2029"
@@ -38,7 +42,10 @@ def hostile_texts(length: int = 10_000) -> Iterator[tuple[str, str]]:
 
 
 def refuse_broken(task: Task, rows: "Dataset") -> None:
-    """Raise UserError, before anything is trained, when the task's verifier raises on an answer or a hostile text."""
+    """Raise UserError when the task's verifier fails or hangs on one of `rows` or on a hostile text.
+
+    A training calls it first, so that such a verifier does not end the run in the middle.
+    """
     for i, row in enumerate(rows.select(range(min(8, len(rows)))).to_list()):
         if problem := task.gold_problem(row["gold"]):
             raise InputError(
@@ -54,14 +61,14 @@ def refuse_broken(task: Task, rows: "Dataset") -> None:
 
 
 class TookTooLong(BaseException):
-    """Raised inside a verifier by `limited`; no Exception, so that its own ``except`` does not swallow it."""
+    """Raised by `limited` inside a verifier. It is no Exception: a verifier's own ``except Exception`` lets it pass."""
 
 
 @contextmanager
 def limited(seconds: float) -> Iterator[None]:
-    """Raise TookTooLong in what takes more of the processor's time.
+    """Raise TookTooLong inside the block when it takes more than `seconds` of processor time.
 
-    Signals reach the main thread alone, and Windows has not this one: there nothing is limited.
+    Only the main thread receives signals, and Windows does not have this signal: there nothing is limited.
     """
 
     def stop(*_: Any) -> None:

@@ -8,9 +8,9 @@
 
 The kit's own tasks are such files in this folder; `task: path/to/my_task.py` in a recipe names yours, and
 ``python -m rlvr_kit new-task my_task.py`` writes one to start from. A task file is your own code, so it is run; the
-text of a model never is. ``problems`` may return a ``datasets.Dataset`` or a list of dictionaries. A gold that nothing
-could match is said by a `why` that starts with "unreadable gold".
-A file that reads others beside it names them in ``FILES = ["orders.csv"]``: they travel with it to SageMaker.
+text of a model never is. ``problems`` may return a ``datasets.Dataset`` or a list of dictionaries. When no completion
+could match a gold, ``verify`` says so with a `why` that starts with "unreadable gold".
+A file that reads other files in its folder names them in ``FILES = ["orders.csv"]``: they go to SageMaker with it.
 """
 
 import hashlib
@@ -38,20 +38,26 @@ COLUMNS = ("question", "gold", "answer")
 
 @dataclass(frozen=True)
 class Task:
-    """A loaded task, whose problems and verdicts are checked as they are made."""
+    """A loaded task. It checks every row and every verdict that the task's file returns.
+
+    >>> task = load_task("orders")
+    >>> row = task.problems("train", 1)[0]
+    >>> task.verify(row["answer"], row["gold"]).correct
+    True
+    """
 
     name: str
     instruction: str
     _problems: Callable[..., "Dataset | Iterable[dict[str, Any]]"]
     _verify: Callable[[str, str], Verdict]
-    file: Path | None = None  # of a user's own task
-    beside: tuple[str, ...] = ()  # FILES: other files that it reads, in its folder
-    whole: bool = False  # rows kept on disk, of which a recipe takes all where it does not say how many
+    file: Path | None = None  # the file of a user's own task
+    beside: tuple[str, ...] = ()  # FILES: the names of other files in its folder that it reads
+    whole: bool = False  # its rows lie on disk: a recipe that does not say how many takes all of them
 
     def problems(self, split: Split, n: int | None, seed: int = 0, **options: Any) -> "Dataset":
-        """At most ``n`` rows of a split, as a Dataset with the columns question, gold and answer at least.
+        """Return at most ``n`` rows of a split, as a Dataset with at least the columns question, gold and answer.
 
-        Raises UserError where the task's own function raises, or a row lacks one of the three texts.
+        Raises UserError when the task's own function raises, or when a row lacks one of the three texts.
         """
         from datasets import Dataset
 
@@ -78,7 +84,7 @@ class Task:
         return made if isinstance(made, Dataset) else Dataset.from_list(rows)
 
     def verify(self, completion: str, gold: str) -> Verdict:
-        """Judge a completion. Raises UserError where the task's verifier raises or returns no Verdict."""
+        """Judge a completion. Raises UserError when the task's verifier raises, or returns anything but a Verdict."""
         asked = f"for the completion {ascii(completion[:60])} and the gold {ascii(gold[:60])}"
         try:
             verdict = self._verify(completion, gold)
@@ -87,28 +93,32 @@ class Task:
                 f"{self.name}: verify raised {self._told(error)} {asked}: it must return a Verdict for any text"
             ) from error
         if not isinstance(verdict, Verdict):
-            raise InputError(f"{self.name}: verify returned {ascii(verdict)[:60]} and no Verdict {asked}")
+            raise InputError(f"{self.name}: verify returned {ascii(verdict)[:60]}, not a Verdict, {asked}")
         return verdict
 
     def read_gold(self, text: str) -> str:
-        """The gold itself, where a worked solution in GSM8K's form (``#### N``) was given for a number."""
+        """Return the gold in `text`, which for a number may be a worked solution that ends ``#### N`` (as in GSM8K).
+
+        >>> NUMBERS.read_gold("9 * 2 = 18\\n#### 18")
+        '18'
+        """
         return gold_answer(text) if self.judges_numbers and "####" in text else text
 
     @property
     def judges_numbers(self) -> bool:
-        """Whether its verifier is the kit's own for numbers (verifier.py)."""
+        """Whether the task is judged by the kit's own verifier of numbers (verifier.py)."""
         return self._verify is verify_number
 
     def gold_problem(self, gold: str) -> str | None:
-        """Why no completion could match this gold, or None when one could."""
+        """Return why no completion could match this gold, or None when one could."""
         why = self.verify("", gold).why if gold.strip() else "unreadable gold: it is empty"
         return why if why.startswith("unreadable gold") else None
 
     @property
     def travels(self) -> list[Path]:
-        """The files of a user's own task, for another machine; none for the kit's.
+        """The files that another machine needs to run a user's own task; none for the kit's tasks.
 
-        Raises UserError for one that is not there.
+        Raises UserError when one of them does not exist.
         """
         files = (
             [self.file, *(self.file.parent / Path(name).name for name in self.beside)] if self.file else []
@@ -116,12 +126,12 @@ class Task:
         for file in files:
             if not file.is_file():
                 raise InputError(
-                    f"{self.name}: FILES names {file.name}, and there is no such file beside the task"
+                    f"{self.name}: FILES names {file.name}, but there is no such file beside the task"
                 )
         return files
 
     def refuse_changed(self, copy: Path) -> None:
-        """Raise UserError when a run's `copy` of a user's own file is not that file as it is now."""
+        """Raise UserError when a user's own file has changed since a run made its `copy` of it."""
         if self.file and copy.exists() and copy.read_bytes() != self.file.read_bytes():
             raise InputError(
                 f"{copy.parent} holds a run of {self.file.name} as it was before that file changed (its {copy.name}): "
@@ -130,30 +140,36 @@ class Task:
 
     @property
     def digest(self) -> str:
-        """Changes when a user's own file does; empty for the kit's tasks."""
+        """A hash of a user's own file, which changes when the file does; empty for the kit's tasks."""
         return hashlib.sha256(self.file.read_bytes()).hexdigest()[:12] if self.file else ""
 
     def _told(self, error: Exception) -> str:
-        """The error with the line of the task's file in which it arose."""
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if self.file
-                 and frame.filename == str(self.file)]  # fmt: skip
-        where = f" in line {lines[-1]}" if lines else ""
+        """Describe an error, with the line of the task's file in which it was raised."""
+        where = f" in {line}" if (line := _line_in(self.file, error)) else ""
         return f"{type(error).__name__}{where} ({str(error)[:200]})"
+
+
+def _line_in(file: Path | None, error: Exception) -> str:
+    """Return "line N", the place in a task's file where an error was raised, or "" when it was raised elsewhere."""
+    lines = [
+        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)
+    ]
+    return f"line {lines[-1]}" if lines else ""
 
 
 def _none(*_: Any) -> list[dict[str, Any]]:
     return []
 
 
-#: The verifier of numbers without problems: what scores and pays where no task is named.
+#: The verifier of numbers, without any problems. It scores and pays wherever no task is named.
 NUMBERS = Task("numbers", "", _none, verify_number)
 
 
 def load_task(name: str) -> Task:
-    """The task of that name: one of the kit's, ``reasoning_gym:<dataset>``, a .py file, or a folder like GSM8K's.
+    """Load a task: one of the kit's, ``reasoning_gym:<dataset>``, a .py file, or a folder in GSM8K's schema.
 
-    Paths are read from the project folder or, where there is no such file, from the current one.
-    Raises UserError for an unknown name, a file that cannot be imported, or one without the three names.
+    A path starts in the project folder, or in the current folder when the project folder has no such file.
+    Raises UserError for an unknown name, a file that cannot be imported, or a file without the three names.
 
     >>> load_task("word_problems").verify("9 * 2 = 18\\n#### 18", "18").correct
     True
@@ -177,22 +193,30 @@ def load_task(name: str) -> Task:
 
 
 def plain_question(question: str) -> str:
-    """The question as two splits are compared by: without capitals, spaces and sentence marks; a + or - counts."""
+    """Return a question without capitals, punctuation and extra spaces, to find it again in another split.
+
+    >>> plain_question("What is  3 + 4?")
+    'what is 3 + 4'
+    """
     return re.sub(r"[^\w+*/<>=%^-]+", " ", question.lower()).strip()
 
 
 def task_title(name: str) -> str:
-    """A task's name without a path and its ending, for titles and file names; the task need not be here."""
+    """Return a task's name without its folder and ending, for titles and file names. The task is not loaded.
+
+    >>> task_title("my/tasks/mails.py"), task_title("reasoning_gym:leg_counting")
+    ('mails', 'reasoning_gym-leg_counting')
+    """
     return Path(name).name.removesuffix(".py").replace(":", "-")
 
 
 def names_folder(name: str) -> bool:
-    """Whether a task's name is that of a folder in GSM8K's schema, by its form: it need not exist."""
+    """Whether a task's name has the form of a folder's name. The folder need not exist."""
     return name not in BUILT_IN and not name.startswith("reasoning_gym:") and not name.endswith(".py")
 
 
 def task_from(module: Any, name: str, file: Path | None = None) -> Task:
-    """The task that a module (or any object with the three names) is. Raises UserError for what it lacks."""
+    """Make a task of a module, or of any object with the three names. Raises UserError when one is missing."""
     wanted = {"INSTRUCTION": "a text", "problems": "a function", "verify": "a function"}
     for key, kind in wanted.items():
         found = getattr(module, key, None)
@@ -206,7 +230,7 @@ def task_from(module: Any, name: str, file: Path | None = None) -> Task:
 
 
 def _imported(path: Path) -> Any:
-    """Run a task's file as a module of its own; the message says in which line it failed."""
+    """Run a task's file as a module of its own. When it fails, the message names the line."""
     module_name = f"rlvr_kit_task_{path.stem}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec and spec.loader  # a file that ends in .py has both
@@ -219,8 +243,7 @@ def _imported(path: Path) -> Any:
     except SyntaxError as error:
         raise InputError(f"{path}, line {error.lineno}: {error.msg}; correct the file") from None
     except Exception as error:
-        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
-        where = f", line {lines[-1]}" if lines else ""
+        where = f", {line}" if (line := _line_in(path, error)) else ""
         raise InputError(
             f"{path}{where}: the task cannot be imported: {type(error).__name__}: {error}; correct the file"
         ) from error

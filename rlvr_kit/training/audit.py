@@ -126,6 +126,7 @@ def audit(recipe: Recipe, *, model: bool = True, progress: Callable[[str], Any] 
 
 def _learnability(recipe: Recipe, task: Task, progress: Callable[[str], Any]) -> tuple[list[Check], str]:
     """What the recipe's model does on the task before training, and the verdict by rule."""
+    from rlvr_kit.machine import release_memory
     from rlvr_kit.measure.evaluation import evaluate
     from rlvr_kit.models import load_policy, load_tokenizer
     from rlvr_kit.training.step_cost import prompt_tokens
@@ -148,6 +149,7 @@ def _learnability(recipe: Recipe, task: Task, progress: Callable[[str], Any]) ->
     greedy = evaluate(policy, tokenizer, asked, template, label="greedy", sampling=one, task=task).rows
     sampled = evaluate(policy, tokenizer, tried, template, label="sampled", sampling=many, task=task).rows
     del policy
+    release_memory()
     sampled["reward"] = recipe.rewards.format * sampled.format_ok + recipe.rewards.correct * sampled.correct
     groups = sampled.groupby("problem")
     n, solved = len(tried), groups.correct.sum()
@@ -166,7 +168,7 @@ def _learnability(recipe: Recipe, task: Task, progress: Callable[[str], Any]) ->
     progress("timing a training step …")
     checks.append(Check("a training step", _step_time(recipe)))
     names = ("greedy", "sampled", "format", "pass", "mixed")
-    verdict = _verdict(recipe, **{name: k / n for name, (k, n) in zip(names, shares.values(), strict=True)})
+    verdict = verdict_on(recipe, **{name: k / n for name, (k, n) in zip(names, shares.values(), strict=True)})
     if longest > limit:
         verdict += (
             f". Worked answers take up to {longest} tokens: set grpo.max_completion_length={longest + 4}"
@@ -187,7 +189,7 @@ def _step_time(recipe: Recipe) -> str:
     return told + (f", {steps} steps {steps * seconds / 60:.1f}" if steps > 0 else "")
 
 
-def _verdict(recipe: Recipe, **share: float) -> str:
+def verdict_on(recipe: Recipe, **share: float) -> str:
     """ready, too easy or too hard, and what to change; `share`: greedy, sampled, format, pass, mixed."""
     told = f"{share['greedy']:.0%} right when greedy, {share['sampled']:.0%} when sampled"
     if share["greedy"] >= EASY_GREEDY:

@@ -75,10 +75,12 @@ def load_study(path: str | Path) -> Study:
 def recipe_key(recipe: Recipe) -> str:
     """Return eight characters that are equal for recipes that train and measure alike.
 
-    What a recipe leaves at its default does not count, so a key that a later version of the kit adds changes nothing;
-    neither do the number of threads and the SageMaker section.
+    What a recipe leaves at its default does not count, so a key that a later version of the kit adds changes nothing.
+    The number of threads and the SageMaker section do not count either, nor the number format that ``dtype: auto``
+    chooses on a machine: each run of a study says its own.
     """
-    values = recipe.resolved().model_dump(
+    prompt = recipe.prompt.model_copy(update={"instruction": recipe.template(shots=0).instruction})
+    values = recipe.model_copy(update={"prompt": prompt}).model_dump(
         mode="json", exclude_defaults=True, exclude={"sagemaker": True, "run": {"threads"}}
     )
     return sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]

@@ -26,6 +26,7 @@ from rlvr_kit.machine import describe_machine, die_with_parent, share_of_cores, 
 from rlvr_kit.measure.course import course_of
 from rlvr_kit.recipe import Recipe
 from rlvr_kit.run_folder import Run, atomic
+from rlvr_kit.training.resume import resolved_as_begun
 from rlvr_kit.training.study import Cell, Study, finished_runs, recipe_key, result_file, write_sweep
 
 
@@ -85,11 +86,12 @@ def run_one(recipe: Recipe, variant: str, out: Path) -> None:
     file = result_file(out, (variant, recipe.run.seed))
     folder, started = file.parent, time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
+    key, recipe = recipe_key(recipe), resolved_as_begun(recipe, folder)  # one base for each number format
     with (folder / "output.txt").open("a") as output, redirect_stdout(output), redirect_stderr(output):
         result = train_and_compare(recipe, folder, out / f"base-{_base_key(recipe)}")
     made = {
-        "recipe": recipe_key(recipe),
-        "machine": describe_machine() | {"threads": recipe.run.threads},
+        "recipe": key,
+        "machine": describe_machine() | {"threads": recipe.run.threads, "dtype": recipe.model.dtype},
         "minutes": round((time.monotonic() - started) / 60, 2),
     }
     with atomic(file) as draft:

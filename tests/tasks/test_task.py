@@ -113,7 +113,7 @@ def test_a_task_file_judges_in_the_lambda_with_nothing_but_the_standard_library(
 
 def test_what_a_lambda_lacks_is_said(tmp_path, capsys):
     write_zip(tmp_path / "reward.zip", "orders")
-    assert "orders imports pydantic: give the Lambda a layer" in capsys.readouterr().err
+    assert "orders imports pydantic: add a layer" in capsys.readouterr().err
     with pytest.raises(UserError, match="no task 'nope'"):
         write_zip(tmp_path / "other.zip", "nope")
     assert not (tmp_path / "other.zip").exists()
@@ -198,7 +198,7 @@ def test_rows_that_cannot_be_used_are_named(tmp_path, change, said):
         (("Verdict(True", "int(completion) or Verdict(True"), "verify raised ValueError in line 7"),
         (
             ("return Verdict(", "return ("),
-            "returned .* no Verdict",
+            "returned .* not a Verdict",
         ),
         (
             ('completion, "")', 'completion, "unreadable gold: of no use")'),

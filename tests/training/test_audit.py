@@ -9,7 +9,7 @@ import pytest
 
 from rlvr_kit import UserError, audit, load_recipe, new_task
 from rlvr_kit.paths import PROJECT
-from rlvr_kit.training.audit import _verdict
+from rlvr_kit.training.audit import verdict_on
 
 SOUND = """
 import random
@@ -41,7 +41,7 @@ BROKEN = {
         "2 of 1500 worked answers do not verify",
     ),
     "a leaking split": ('if (a % 5 == 0) == (split == "test"):', "if True:", "the splits leak"),
-    "rows from the air": ('random.Random(f"{split} {seed}")', "random.Random()", "gives other rows from call to call"),
+    "rows from the air": ('random.Random(f"{split} {seed}")', "random.Random()", "returns other rows at each call"),
     "one gold for all": ("= a + b", "= 7", "one constant answer is right more than half of the time"),
     "gold anywhere": (JUDGE + RIGHT, "    ok = right = gold in text\n", "hackable by a hundred golds in a row"),
     "answer anywhere": (JUDGE + RIGHT, '    ok = right = f"Sum: {gold}" in text\n', "hackable by a hundred answers"),
@@ -129,7 +129,7 @@ def test_with_a_model_the_page_says_what_it_can_do(tmp_path):
 )  # fmt: skip
 def test_the_verdict_follows_a_rule(greedy, sampled, passed, mixed, verdict):
     shares = {"greedy": greedy, "sampled": sampled, "format": 0.9, "mixed": mixed, "pass": passed}
-    assert _verdict(load_recipe("smoke"), **shares).startswith(verdict)
+    assert verdict_on(load_recipe("smoke"), **shares).startswith(verdict)
 
 
 def test_the_command_writes_a_task_and_audits_it(tmp_path):
