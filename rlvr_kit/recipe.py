@@ -1,7 +1,7 @@
-"""The one description of a run: a YAML file in ``recipes/``, which is read into one pydantic model.
+"""A recipe describes a whole run: a YAML file in ``recipes/`` that is read into one pydantic model.
 
-The ``grpo`` section is handed to ``trl.GRPOConfig`` and the ``lora`` section to ``peft.LoraConfig`` as they stand, so
-their documentation is the documentation of those keys.
+The ``grpo`` section is passed to ``trl.GRPOConfig`` and the ``lora`` section to ``peft.LoraConfig`` unchanged, so the
+documentation of TRL and peft is the documentation of those keys. The other sections are in recipe_sections.py.
 """
 
 import math
@@ -37,7 +37,7 @@ RECIPES = Path(__file__).parent / "recipes"
 
 
 class Recipe(Section):
-    """A run, wholly described.
+    """The complete description of a run.
 
     Example:
         >>> recipe = load_recipe("smoke", ["grpo.learning_rate=1e-5"])
@@ -60,7 +60,7 @@ class Recipe(Section):
     @field_validator("grpo", "lora")
     @classmethod
     def _numbers(cls, section: dict[str, Any] | None) -> dict[str, Any] | None:
-        # YAML 1.1 reads 2e-5 (no dot) as text; these libraries' numbers are never meant as text.
+        # YAML 1.1 reads 2e-5 (without a dot) as text, but no setting of these libraries takes a number as text.
         number = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
         read = {
             key: float(value) if isinstance(value, str) and number.fullmatch(value) else value
@@ -79,13 +79,13 @@ class Recipe(Section):
         return self._loaded[self.task]
 
     def problems(self, split: Split, n: int | None = None) -> "Dataset":
-        """The first ``n`` rows of a split of the task, each with its gold."""
+        """Return the first ``n`` rows of a split of the task, each with its gold answer."""
         options = {"max_steps": self.data.max_steps} if self.task == "word_problems" else {}
         return self.loaded_task.problems(split, n, self.data.seed, **options)
 
     @cached_property
     def _loaded(self) -> dict[Any, Any]:
-        # What was loaded, by what it depends on: a changed copy (model_copy) shares this dictionary, but not an entry.
+        # Keys hold everything that a value depends on, because changed copies (model_copy) share this dictionary.
         return {}
 
     def _train_split(self) -> "Dataset":
@@ -104,20 +104,20 @@ class Recipe(Section):
         return rows
 
     def training_problems(self) -> "Dataset":
-        """The rows that are trained on."""
+        """Return the rows that are trained on."""
         rows = self._train_split()
         return rows.select(range(EXEMPLAR_POOL + self.evaluation.heldout, len(rows)))
 
     def heldout_problems(self) -> "Dataset":
-        """Rows of the training split kept out of training: the curve is drawn on them, the test split stays unseen."""
+        """Return rows of the training split that are not trained on: the held-out curve is measured on them."""
         return self._train_split().select(range(EXEMPLAR_POOL, EXEMPLAR_POOL + self.evaluation.heldout))
 
     def test_problems(self) -> "Dataset":
-        """The rows of the test split that the policy is measured on before and after training."""
+        """Return the rows of the test split on which the policy is measured before and after training."""
         return self.problems("test", self.evaluation.n)
 
     def template(self, shots: int | None = None) -> Template:
-        """The prompt template, with the recipe's number of exemplars unless ``shots`` says otherwise."""
+        """Return the prompt template, with ``shots`` exemplars (by default the recipe's number)."""
         shots = self.prompt.shots if shots is None else shots
         pool = self._train_split().select(range(EXEMPLAR_POOL)) if shots else None
         seed = self.run.seed if self.prompt.seed is None else self.prompt.seed
@@ -125,7 +125,7 @@ class Recipe(Section):
         return Template(instruction=self._instruction, exemplars=exemplars)
 
     def resolved(self) -> "Recipe":
-        """The same recipe with the task's instruction and this machine's number format, as a run folder keeps it."""
+        """Return the recipe with the task's instruction and this machine's number format, as a run folder keeps it."""
         from rlvr_kit.models import choose_dtype  # late: it loads torch
 
         own, prompt = self.model, self.prompt.model_copy(update={"instruction": self._instruction})
@@ -139,7 +139,7 @@ class Recipe(Section):
 
     @property
     def max_new_tokens(self) -> int:
-        """How long a completion may get in evaluation."""
+        """How many tokens a completion may have in evaluation."""
         return self.evaluation.max_new_tokens or int(self.grpo.get("max_completion_length", 512))
 
     @property
@@ -148,7 +148,7 @@ class Recipe(Section):
         return SamplingSettings(max_new_tokens=self.max_new_tokens, batch_size=self.evaluation.batch_size)
 
     def to_yaml(self) -> str:
-        """The recipe as YAML; ``load_recipe`` reads it back."""
+        """Return the recipe as YAML, which ``load_recipe`` can read."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
@@ -156,7 +156,7 @@ def load_recipe(name_or_path: str | Path, overrides: list[str] | None = None) ->
     """Read a recipe by its name (``cpu``) or path, with overrides such as ``grpo.learning_rate=1e-5``.
 
     Raises:
-        UserError: no such recipe, not YAML, an unknown key (named), or a value out of range.
+        UserError: there is no such recipe, it is not YAML, or a key is unknown or has a value out of range.
     """
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):

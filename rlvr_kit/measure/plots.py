@@ -49,13 +49,13 @@ WALKTHROUGH: dict[str, Any] = {"base": 11, "trained": {0: 6, 2: 3, 4: 33, 8: 41}
 
 
 def style(i: int) -> dict[str, Any]:
-    """Colour, line style and marker of series `i`: different for each of the first 36."""
+    """Return colour, line style and marker of series `i`. The first 36 series all look different."""
     turn, j = divmod(i, len(COLORS))
     return {"color": COLORS[j], "linestyle": LINES[(j + turn) % 6], "marker": MARKERS[(j + turn) % 6]}
 
 
 def curves(runs: Runs, what: str = "heldout", against: str = "step") -> Figure:
-    """One of CURVES ("reward" with a panel for each part) against "step", "seconds" or "completions"."""
+    """Draw one of CURVES against "step", "seconds" or "completions"; "reward" has a panel for each of its parts."""
     if what not in CURVES or against not in AXES:
         raise InputError(f"there is {', '.join(CURVES)} against {', '.join(AXES)}, not {what!r}, {against!r}")
     logs = _logs(runs)
@@ -65,7 +65,7 @@ def curves(runs: Runs, what: str = "heldout", against: str = "step") -> Figure:
 
 
 def training_curves(runs: Runs, against: str = "step") -> Figure:
-    """A run at a glance, two rows of three panels: what to look at while it trains."""
+    """Draw the six panels to look at while a run trains, in two rows."""
     logs = _logs(runs)
     reward = ("Reward and its parts", "a completion", {"total": "reward"} | _parts(logs))
     shown = {"completions cut off": "truncated", "groups all equal": "equal_groups"}
@@ -75,7 +75,7 @@ def training_curves(runs: Runs, against: str = "step") -> Figure:
 
 
 def shares(counts: Mapping[str, Mapping[str, tuple[float, int]]], title: str) -> Figure:
-    """Shares of problems with intervals, a row a name: ``{"base": {"seen": (k, n), ...}, "tuned": ...}``."""
+    """Draw shares of problems with their intervals, one row per name: ``{"base": {"seen": (k, n), ...}, ...}``."""
     names = list(dict.fromkeys(name for series in counts.values() for name in series))
     figure, ax = empty_figure(6.4, 1.3 + 0.45 * len(names))
     for i, (label, series) in enumerate(counts.items()):
@@ -95,7 +95,7 @@ def shares(counts: Mapping[str, Mapping[str, tuple[float, int]]], title: str) ->
 
 
 def shots_curve(results: Mapping[str, Mapping[int, dict[str, Any]]], published: bool = False) -> Figure:
-    """Strict accuracy by exemplars, a line for each model: ``{"base": {0: summary, 2: ...}, "tuned": ...}``.
+    """Draw strict accuracy by number of exemplars, one line per model: ``{"base": {0: summary, 2: ...}, ...}``.
 
     `published` adds the AWS walkthrough's points, labelled as theirs: another model and another harness.
     """
@@ -115,7 +115,7 @@ def shots_curve(results: Mapping[str, Mapping[int, dict[str, Any]]], published: 
 
 
 def pass_at_k_curve(summaries: Mapping[str, dict[str, Any]]) -> Figure:
-    """pass@k by k, a line for each model: ``{"base": summary, ...}`` of several samples each."""
+    """Draw pass@k by k, one line per model, from summaries with several samples: ``{"base": summary, ...}``."""
     figure, ax = empty_figure(6.4, 3.8)
     for i, (name, s) in enumerate(summaries.items()):
         points = {int(k): (share, s["pass_at_k_ci"][k]) for k, share in s["pass_at_k"].items()}
@@ -129,7 +129,7 @@ def pass_at_k_curve(summaries: Mapping[str, dict[str, Any]]) -> Figure:
 
 
 def flips(base: pd.DataFrame, tuned: pd.DataFrame) -> Figure:
-    """Every problem as a mark: solved by both models, newly solved, lost, solved by neither."""
+    """Draw every problem as a mark: solved by both models, newly solved, lost, or solved by neither."""
     result = compare(base, tuned)
     before, after = (side.sort_values("problem").correct.to_numpy(int) for side in (base, tuned))
     width = math.ceil(math.sqrt(3 * result.n))
@@ -150,7 +150,7 @@ def flips(base: pd.DataFrame, tuned: pd.DataFrame) -> Figure:
 
 
 def gain_split(base: pd.DataFrame, tuned: pd.DataFrame) -> Figure:
-    """The strict gain in two parts that add up to it, in points with 95 % intervals.
+    """Draw the strict gain and its two parts, in points with 95 % intervals.
 
     Mathematics: more problems with the right number anywhere (lenient). Format: the rest, right numbers that
     now stand where they belong (below zero: that no longer do).
@@ -174,7 +174,7 @@ def gain_split(base: pd.DataFrame, tuned: pd.DataFrame) -> Figure:
 
 
 def save(figure: Figure, path: str | Path) -> Path:
-    """Write `path` as SVG and as PNG, whatever its ending; returns the SVG's path."""
+    """Write the figure as SVG and as PNG, whatever ending `path` has. Return the path of the SVG."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path.with_suffix(".png"), dpi=150)
@@ -243,7 +243,7 @@ def _curve(ax: Axes, log: pd.DataFrame, column: str, against: str, look: dict, l
 
 
 def _interval_line(ax: Axes, points: Mapping[Any, tuple], look: dict, label: str) -> None:
-    """Shares by x, ``{x: (share, (low, high))}``, drawn in per cent."""
+    """Draw shares by x, ``{x: (share, (low, high))}``, in per cent."""
     y = np.array([share for share, _ in points.values()])
     low, high = np.array([ci for _, ci in points.values()], float).T
     error = 100 * np.clip([y - low, high - y], 0, None)

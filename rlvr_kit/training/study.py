@@ -1,4 +1,4 @@
-"""A study: what to try, as a file, and what came of it so far.
+"""A study: a file that says what to try, and the figures of the runs that have finished.
 
 A study file, STUDY.yaml:
 
@@ -10,7 +10,7 @@ A study file, STUDY.yaml:
 
 Every variant is run with every seed (sweep.py). A run that has finished left its figures in
 OUT/<variant>/seed-<seed>/result.json, and those of all runs together are in OUT/sweep.json. Either file is enough: a
-folder that holds nothing but a sweep.json is a study that goes on where it ended, on any machine.
+folder that holds nothing but a sweep.json is a study that can be continued, on any machine.
 """
 
 import json

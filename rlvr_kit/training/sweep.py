@@ -2,8 +2,8 @@
 
 Each variant and seed is a run in a process of its own: trained, then compared with its base model on the test split.
 Its folder is OUT/<variant>/seed-<seed>, and its figures end up in OUT/sweep.json (study.py). All variants get their
-first seed before any gets its second, so that a study that is stopped early is still a fair one. The same call goes on
-with it. Of a run that is finished the weights are deleted; its log, completions and verdicts are kept.
+first seed before any gets its second, so that a study that is stopped early is still a fair one. The same call
+continues it. The weights of a finished run are deleted; its log, completions and verdicts are kept.
 """
 
 import json
@@ -36,8 +36,8 @@ def sweep(study: Study, out: str | Path, jobs: int = 1) -> dict[str, Any]:
     Runs whose figures OUT/sweep.json already holds count as finished, wherever they were made.
 
     Raises:
-        UserError: the folder holds another study, or a run failed for a reason that is not the policy's; the others
-            are kept.
+        UserError: the folder holds another study, or a run failed for another reason than a stop by guards.py. All
+            runs that have finished are kept.
 
     >>> sweep(load_study("study.yaml"), "runs/study")["variants"]["default"]["mean"]  # doctest: +SKIP
     0.31
@@ -68,20 +68,20 @@ def sweep(study: Study, out: str | Path, jobs: int = 1) -> dict[str, Any]:
 
 
 def _minutes_left(study: Study, finished: dict[Cell, dict[str, Any]], jobs: int) -> float:
-    """The minutes that the missing runs take, if each takes what the median of the finished ones took."""
+    """Return the minutes that the missing runs will take, if each takes as long as the median of the finished ones."""
     return median(run["minutes"] for run in finished.values()) * (len(study.cells) - len(finished)) / jobs
 
 
 def _with_threads(recipe: Recipe, threads: int) -> Recipe:
-    """The recipe with its share of the cores, unless it says itself how many threads it wants."""
+    """Return the recipe with this number of threads, unless the recipe sets its own."""
     run = recipe.run.model_copy(update={"threads": recipe.run.threads or threads})
     return recipe.model_copy(update={"run": run})
 
 
 def run_one(recipe: Recipe, variant: str, out: Path) -> None:
-    """Train and measure one run of a study; its last act is to write its result.json.
+    """Train and measure one run of a study, and write its result.json at the very end.
 
-    What training prints goes to output.txt in the run's folder.
+    Everything that training prints goes to output.txt in the run's folder.
     """
     file = result_file(out, (variant, recipe.run.seed))
     folder, started = file.parent, time.monotonic()
@@ -96,20 +96,24 @@ def run_one(recipe: Recipe, variant: str, out: Path) -> None:
     }
     with atomic(file) as draft:
         draft.write_text(json.dumps({"variant": variant} | result | made, indent=2), encoding="utf-8")
-    for weights in ("model", "adapter", "checkpoints"):  # a gigabyte a run, which nobody asks for any more
+    for weights in (
+        "model",
+        "adapter",
+        "checkpoints",
+    ):  # about a gigabyte a run; the study needs only the figures
         shutil.rmtree(folder / weights, ignore_errors=True)
 
 
 def _base_key(recipe: Recipe) -> str:
-    """Equal for recipes whose base models are measured alike, so that they share one measurement."""
+    """Return a key that is equal for recipes whose base model is measured alike: these share one measurement."""
     sections = recipe.model_dump(include={"model", "data", "prompt", "evaluation"})
     return sha256(json.dumps(sections, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def train_and_compare(recipe: Recipe, folder: Path, base_folder: Path) -> dict[str, Any]:
-    """Train into `folder`, measure base and trained model on the test split, and return what came of it.
+    """Train into `folder`, measure the base and the trained model on the test split, and return the figures.
 
-    A run that a guard has stopped without a model counts as one that changed nothing: `stopped` holds its reason.
+    A run that a guard has stopped without a model counts as a gain of 0, and `stopped` holds the reason.
     """
     from rlvr_kit.measure.evaluation import evaluate_recipe
     from rlvr_kit.measure.statistics import compare
@@ -123,7 +127,7 @@ def train_and_compare(recipe: Recipe, folder: Path, base_folder: Path) -> dict[s
         tuned = evaluate_recipe(recipe, label="tuned", model=str(run.path / "model"), out=run)
         summary = run.summary()
     except UserError as error:
-        if "training stopped at" not in str(error):  # a guard's word is a result, anything else is not
+        if "training stopped at" not in str(error):  # a stop by a guard is a result; other errors are not
             raise
         stopped, tuned, summary = str(error), base, {}
     result = compare(base.rows, tuned.rows)
@@ -145,7 +149,7 @@ def train_and_compare(recipe: Recipe, folder: Path, base_folder: Path) -> dict[s
 
 
 def _in_order_of_end(runs: dict[Future, Cell]) -> Iterator[Cell]:
-    """Each run when it has ended; one that failed ends the study, and names itself."""
+    """Yield each run when it has ended. A run that failed ends the study, with an error that names the run."""
     for future in as_completed(runs):
         variant, seed = runs[future]
         try:
