@@ -8,10 +8,12 @@ The rooms, in the order in which data flows. A room imports only from those abov
     sampling_settings        how completions are sampled: temperature, limit, stop strings, ...
     recipe, run_folder       the YAML file that describes a run, and the folder that a run leaves
     engine/                  one GRPO step, fast and exact: prompt_tree, decoding, adapters, sampling, token_logps,
-                             grpo_trainer, fallback
-    measure/                 evaluation, checks, statistics, seeds, signs, wording, plots, diagrams, tables, live_chart
+                             trainer_sampling, grpo_trainer, redraw, fallback
+    measure/                 evaluation, checks, statistics, course, seeds, variants, signs, wording, plots,
+                             study_plots, diagrams, tables, live_chart
     rewards/                 the verdict as TRL reward functions, as the command `score`, as an AWS Lambda
-    training/                audit (of a task), plan, step_cost, train, best, finish, callbacks, guards, sweep
+    training/                audit (of a task), plan, step_cost, train, best, finish, callbacks, guards,
+                             study, sweep
     share/                   export with a card, try it, serve it on this machine, put it on the Hub
     cloud/                   SageMaker: account, job_plan, job_request, jobs, clean_up, container, rehearsal,
                              endpoint_plan, endpoint

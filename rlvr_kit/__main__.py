@@ -105,13 +105,19 @@ def sweep(
 ) -> None:
     """Run every variant of a study with every seed. The same command resumes a study that was interrupted."""
     from rlvr_kit.measure.plots import save
-    from rlvr_kit.measure.seeds import seeds_figure, seeds_table
-    from rlvr_kit.training.sweep import load_study
+    from rlvr_kit.measure.seeds import seeds_table
+    from rlvr_kit.measure.study_plots import forest, seeds_figure
+    from rlvr_kit.measure.variants import conclusions, variants_table, where_made
+    from rlvr_kit.training.study import load_study
     from rlvr_kit.training.sweep import sweep as run_sweep
 
     result = run_sweep(load_study(study), out, jobs)
     figure = save(seeds_figure(result), out / "figures" / "seeds")
-    print(json.dumps(result, indent=2) if as_json else seeds_table(result).to_string(index=False))
+    said = [seeds_table(result).to_string(index=False)]
+    if len(result["variants"]) > 1:
+        figure = save(forest(result), out / "figures" / "forest")
+        said += [variants_table(result).to_string(index=False), "\n".join(conclusions(result))]
+    print(json.dumps(result, indent=2) if as_json else "\n\n".join([*said, where_made(result)]))
     print(f"{out / 'sweep.json'}; the figure: {figure.with_suffix('.png')}", file=sys.stderr)
 
 

@@ -1,19 +1,30 @@
-"""The one description of a run: a YAML file in ``recipes/``, which is read into one pydantic model.
+"""A recipe describes a whole run: a YAML file in ``recipes/`` that is read into one pydantic model.
 
-The ``grpo`` section is handed to ``trl.GRPOConfig`` and the ``lora`` section to ``peft.LoraConfig`` as they stand, so
-their documentation is the documentation of those keys.
+The ``grpo`` section is passed to ``trl.GRPOConfig`` and the ``lora`` section to ``peft.LoraConfig`` unchanged, so the
+documentation of TRL and peft is the documentation of those keys. The other sections are in recipe_sections.py.
 """
 
 import math
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import ValidationError, field_validator
 
 from rlvr_kit.errors import InputError
+from rlvr_kit.recipe_sections import (
+    EXEMPLAR_POOL,
+    DataSection,
+    EvaluationSection,
+    ModelSection,
+    PromptSection,
+    RewardsSection,
+    RunSection,
+    SageMakerSection,
+    Section,
+)
 from rlvr_kit.recipe_yaml import apply_override, read_sections
 from rlvr_kit.sampling_settings import SamplingSettings
 from rlvr_kit.tasks.prompts import Template, choose_exemplars
@@ -24,94 +35,9 @@ if TYPE_CHECKING:
 
 RECIPES = Path(__file__).parent / "recipes"
 
-#: The first rows of the training split are kept for exemplars; they are never trained or evaluated on.
-EXEMPLAR_POOL = 16
 
-
-class _Section(BaseModel):  # allow_inf_nan: a limit that is infinite or not a number would limit nothing
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class ModelSection(_Section):
-    """Which policy to train."""
-
-    name: str = "bundled"  # bundled, tiny-random, a folder, or a Hub id
-    revision: str | None = None
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    load_in_4bit: bool = False  # QLoRA: needs a GPU and bitsandbytes
-
-
-class DataSection(_Section):
-    """How many of the task's problems, and which."""
-
-    train_size: int | None = Field(None, ge=1)  # None: all of GSM8K or of a folder, 2,000 of another task
-    max_steps: int = Field(3, ge=1, le=3)  # word problems only: calculations a solution takes at most
-    seed: int = 0
-
-
-class PromptSection(_Section):
-    """The template that training, evaluation and serving share."""
-
-    instruction: str | None = None  # None: the task's own
-    shots: int = Field(0, ge=0, le=EXEMPLAR_POOL)
-    seed: int | None = None  # which exemplars; None: run.seed. Fixed, runs of several seeds share one prompt
-
-
-class RewardsSection(_Section):
-    """What a well-formed completion earns, and what a correct one earns on top."""
-
-    format: float = Field(0.5, ge=0)
-    correct: float = Field(1.0, ge=0)
-
-
-class EvaluationSection(_Section):
-    """How the policy is measured, before, during and after training."""
-
-    n: int = Field(256, ge=1)  # test problems, before and after training
-    heldout: int = Field(64, ge=1)  # training-split problems kept out of training, for the curve
-    every_steps: int = Field(10, ge=1)
-    max_new_tokens: int | None = Field(None, ge=1)  # None: as many as in training
-    batch_size: int = Field(32, ge=1)
-
-
-class RunSection(_Section):
-    """How the run behaves, rather than what it learns."""
-
-    seed: int = Field(0, ge=0, lt=2**32)  # numpy takes no other seeds
-    save_steps: int = Field(50, ge=1)
-    max_minutes: float | None = Field(None, gt=0)  # stop in good order after this time
-    threads: int | None = Field(None, ge=1)  # CPU threads; None: torch's own choice, one a core
-    guards: bool = True  # stop what cannot learn any more, warn of what learns the wrong thing (guards.py)
-    shared_prefix: bool = True  # compute what prompts share once (engine/grpo_trainer.py)
-
-
-class SageMakerSection(_Section):
-    """Where and how the same recipe runs as a SageMaker training job. Nothing here changes what is learned."""
-
-    instance_type: str = "ml.g6.2xlarge"  # one 24 GB GPU (NVIDIA L4)
-    instance_count: int = Field(1, ge=1)  # more than one only for GPU instances
-    volume_gb: int = Field(100, ge=1)  # disk of the instance: model, image layers and checkpoints
-    keep_alive: int = Field(0, ge=0, le=3600)  # seconds of warm pool after the job; they are billed
-    framework_version: str = "2.9.0"  # AWS PyTorch training container; asked of image_uris.retrieve
-    python_version: str = "py312"
-    sharding: Literal["ddp", "fsdp", "zero2"] = "ddp"  # several GPUs: which of recipes/accelerate/
-    spot: bool = False  # managed spot: cheaper, may be interrupted; the run resumes from its checkpoint
-    max_minutes: float | None = Field(None, ge=1)  # hard limit; None: 3 times the estimate, at least 60
-    max_wait_minutes: float | None = Field(None, ge=1)  # spot: running and waiting; None: 2 max_minutes
-    max_cost: float = Field(20.0, gt=0)  # US dollars; submit refuses when max_minutes x price may exceed it
-    price_per_hour: float | None = Field(None, gt=0)  # US dollars; used when the Pricing API cannot be asked
-    role: str | None = None  # execution role ARN or name; None: the role this notebook runs as
-    bucket: str | None = None  # None: the session's default bucket
-    subnets: list[str] = []  # VPC; goes together with security_groups
-    security_groups: list[str] = []
-    kms_key: str | None = None  # encrypts the volume, the output and the checkpoints
-    tags: dict[str, str] = {}
-    secrets: dict[str, str] = {}  # environment variable -> Secrets Manager name, e.g. HF_TOKEN: rlvr/hf-token
-    mlflow_arn: str | None = None  # tracking server or app ARN; metrics go there as well (TRL's report_to)
-
-
-class Recipe(_Section):
-    """A run, wholly described.
+class Recipe(Section):
+    """The complete description of a run.
 
     Example:
         >>> recipe = load_recipe("smoke", ["grpo.learning_rate=1e-5"])
@@ -134,7 +60,7 @@ class Recipe(_Section):
     @field_validator("grpo", "lora")
     @classmethod
     def _numbers(cls, section: dict[str, Any] | None) -> dict[str, Any] | None:
-        # YAML 1.1 reads 2e-5 (no dot) as text; these libraries' numbers are never meant as text.
+        # YAML 1.1 reads 2e-5 (without a dot) as text, but no setting of these libraries takes a number as text.
         number = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
         read = {
             key: float(value) if isinstance(value, str) and number.fullmatch(value) else value
@@ -153,13 +79,13 @@ class Recipe(_Section):
         return self._loaded[self.task]
 
     def problems(self, split: Split, n: int | None = None) -> "Dataset":
-        """The first ``n`` rows of a split of the task, each with its gold."""
+        """Return the first ``n`` rows of a split of the task, each with its gold answer."""
         options = {"max_steps": self.data.max_steps} if self.task == "word_problems" else {}
         return self.loaded_task.problems(split, n, self.data.seed, **options)
 
     @cached_property
     def _loaded(self) -> dict[Any, Any]:
-        # What was loaded, by what it depends on: a changed copy (model_copy) shares this dictionary, but not an entry.
+        # Keys hold everything that a value depends on, because changed copies (model_copy) share this dictionary.
         return {}
 
     def _train_split(self) -> "Dataset":
@@ -178,20 +104,20 @@ class Recipe(_Section):
         return rows
 
     def training_problems(self) -> "Dataset":
-        """The rows that are trained on."""
+        """Return the rows that are trained on."""
         rows = self._train_split()
         return rows.select(range(EXEMPLAR_POOL + self.evaluation.heldout, len(rows)))
 
     def heldout_problems(self) -> "Dataset":
-        """Rows of the training split kept out of training: the curve is drawn on them, the test split stays unseen."""
+        """Return rows of the training split that are not trained on: the held-out curve is measured on them."""
         return self._train_split().select(range(EXEMPLAR_POOL, EXEMPLAR_POOL + self.evaluation.heldout))
 
     def test_problems(self) -> "Dataset":
-        """The rows of the test split that the policy is measured on before and after training."""
+        """Return the rows of the test split on which the policy is measured before and after training."""
         return self.problems("test", self.evaluation.n)
 
     def template(self, shots: int | None = None) -> Template:
-        """The prompt template, with the recipe's number of exemplars unless ``shots`` says otherwise."""
+        """Return the prompt template, with ``shots`` exemplars (by default the recipe's number)."""
         shots = self.prompt.shots if shots is None else shots
         pool = self._train_split().select(range(EXEMPLAR_POOL)) if shots else None
         seed = self.run.seed if self.prompt.seed is None else self.prompt.seed
@@ -199,7 +125,7 @@ class Recipe(_Section):
         return Template(instruction=self._instruction, exemplars=exemplars)
 
     def resolved(self) -> "Recipe":
-        """The same recipe with the task's instruction and this machine's number format, as a run folder keeps it."""
+        """Return the recipe with the task's instruction and this machine's number format, as a run folder keeps it."""
         from rlvr_kit.models import choose_dtype  # late: it loads torch
 
         own, prompt = self.model, self.prompt.model_copy(update={"instruction": self._instruction})
@@ -213,7 +139,7 @@ class Recipe(_Section):
 
     @property
     def max_new_tokens(self) -> int:
-        """How long a completion may get in evaluation."""
+        """How many tokens a completion may have in evaluation."""
         return self.evaluation.max_new_tokens or int(self.grpo.get("max_completion_length", 512))
 
     @property
@@ -222,7 +148,7 @@ class Recipe(_Section):
         return SamplingSettings(max_new_tokens=self.max_new_tokens, batch_size=self.evaluation.batch_size)
 
     def to_yaml(self) -> str:
-        """The recipe as YAML; ``load_recipe`` reads it back."""
+        """Return the recipe as YAML, which ``load_recipe`` can read."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
@@ -230,7 +156,7 @@ def load_recipe(name_or_path: str | Path, overrides: list[str] | None = None) ->
     """Read a recipe by its name (``cpu``) or path, with overrides such as ``grpo.learning_rate=1e-5``.
 
     Raises:
-        UserError: no such recipe, not YAML, an unknown key (named), or a value out of range.
+        UserError: there is no such recipe, it is not YAML, or a key is unknown or has a value out of range.
     """
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):

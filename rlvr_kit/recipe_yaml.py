@@ -9,7 +9,7 @@ from rlvr_kit.errors import InputError
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a key that stands twice in one section, where YAML would silently take the second one."""
+    """A YAML loader that refuses a key that is in a section twice; YAML itself would silently use the second one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]
@@ -20,7 +20,7 @@ class _UniqueKeys(yaml.SafeLoader):
 
 
 def read_sections(path: Path) -> dict[str, Any]:
-    """The sections of a recipe's file.
+    """Return the sections of a recipe's file.
 
     Raises:
         UserError: the file cannot be read, is not YAML, has a key twice in one section, or holds no sections.
@@ -36,7 +36,7 @@ def read_sections(path: Path) -> dict[str, Any]:
 
 
 def _name_task(values: dict[str, Any]) -> None:
-    """Read ``data.source``: what ``task`` was called before a task could be a file."""
+    """Accept ``data.source``, the earlier name of ``task``."""
     if isinstance(values.get("data"), dict) and "source" in values["data"]:
         values["data"] = dict(values["data"])
         values["task"] = values["data"].pop("source")

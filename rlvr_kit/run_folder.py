@@ -4,13 +4,13 @@
     log.jsonl                      one line for each logged step
     evals/<label>.parquet, .json   one row for each problem and sample, and their summary
     completions/                   what the policy wrote while it was trained
-    checkpoints/                   where an interrupted training goes on
+    checkpoints/                   from which an interrupted training continues
     model/  figures/               the trained model; pictures
     summary.json                   what training took (written by training)
     headline.json                  what it achieved (written by the run of all notebooks)
 
 Files are written atomically: a reader finds the old file or the new one, and never a part of one. A file that is
-damaged all the same is named in the error, with what to do about it.
+nevertheless damaged is named in the error, with what to do about it.
 """
 
 import errno
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def cannot_write(path: Path, error: Exception) -> UserError:
-    """The error to raise when `path` could not be written: a MachineError when the disk is full, else an InputError.
+    """Return the error to raise when `path` could not be written: MachineError when the disk is full, else InputError.
 
     Libraries report a full disk in their own ways (torch.save raises a RuntimeError), so the free space counts too.
     """
@@ -49,7 +49,7 @@ def cannot_write(path: Path, error: Exception) -> UserError:
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a file to write beside `path`, then move it there; nothing is left behind when that fails."""
+    """Yield a temporary file beside `path`; when the block ends without an error, the file is moved to `path`."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,16 +58,16 @@ def atomic(path: Path) -> Iterator[Path]:
     except (OSError, SafetensorError) as error:
         raise cannot_write(path, error) from error
     finally:
-        with suppress(OSError):  # where the folder could not be made, there is nothing to remove
+        with suppress(OSError):  # if the folder could not be made, there is no file to remove
             draft.unlink(missing_ok=True)
 
 
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
-    """Hold the lock of a run folder, so that no second process trains in it; makes the folder if need be.
+    """Hold the lock of a run folder, so that no second process trains in it. The folder is made if it does not exist.
 
-    The operating system releases the lock when the process ends, however it ends (`kill -9` as well). A folder in
-    which nothing was written is removed again.
+    The operating system releases the lock when the process ends, also after `kill -9`. A folder that stayed empty is
+    removed.
 
     Raises:
         UserError: another process holds the lock, or the folder cannot be written.
@@ -93,7 +93,7 @@ def only_writer(folder: Path) -> Iterator[None]:
 
 
 class Run:
-    """One run folder, made here or fetched from elsewhere: `Run(project_path("runs/x")).log()`."""
+    """One run folder, made here or copied from elsewhere. Example: `Run(project_path("runs/x")).log()`."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -104,31 +104,31 @@ class Run:
         return self.path / name
 
     def recipe(self) -> "Recipe":
-        """The recipe as it was resolved when the run began."""
+        """Return the recipe as it was resolved when the run began."""
         file = self._existing("recipe.yaml", "the recipe of the run")
         from rlvr_kit.recipe import load_recipe
 
         return load_recipe(file)
 
     def append_log(self, line: dict[str, Any]) -> None:
-        """Add one line to log.jsonl; numbers that are not finite become null, as in JSON."""
+        """Add one line to log.jsonl. NaN and infinity are written as null, because JSON has no such numbers."""
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with (self.path / "log.jsonl").open("ab+") as file:
                 if file.tell() and (file.seek(-1, os.SEEK_END), file.read())[1] != b"\n":
-                    file.write(b"\n")  # a killed run left half a line; this line must not be joined to it
+                    file.write(b"\n")  # a killed run left half a line: begin a new one
                 file.write(json.dumps(finite).encode() + b"\n")
         except OSError as error:
             raise cannot_write(self.path / "log.jsonl", error) from None
 
     def lines(self) -> list[dict[str, Any]]:
-        """The lines of log.jsonl as they were written; what is no such line (half of one, say) is left out."""
+        """Return the lines of log.jsonl as dictionaries. Damaged lines, such as half a line, are left out."""
         file = self._existing("log.jsonl", "the training log")
         return [line for _, line in _log_lines(file)]
 
     def log(self) -> pd.DataFrame:
-        """One row for each step; a step that was logged again after a resume replaces what it logged before."""
+        """Return the log with one row per step. If a step was logged twice (after a resume), the last line counts."""
         lines = self.lines()
         if not lines:
             raise InputError(
@@ -138,7 +138,7 @@ class Run:
         return pd.DataFrame(lines).groupby("step").last().reset_index()
 
     def forget_after(self, step: int) -> None:
-        """Drop what was logged after `step`, before a run goes on from the checkpoint of that step."""
+        """Delete what was logged after `step`, before a run continues from the checkpoint of that step."""
         file = self.path / "log.jsonl"
         if file.exists():
             kept = [text for text, line in _log_lines(file) if line["step"] <= step]
@@ -149,21 +149,21 @@ class Run:
                 file.unlink(missing_ok=True)  # another process of the same run may have removed it already
 
     def completions(self) -> pd.DataFrame:
-        """Every completion that was trained on, in the order of the steps, with its rewards and advantage."""
+        """Return every completion that was trained on, in the order of the steps, with its rewards and advantage."""
         files = sorted(self.path.glob("completions/*.parquet"))
         if not files:
             raise InputError(f"{self.path} holds no completions yet (what the policy wrote while training)")
         return pd.concat([_read(file, pd.read_parquet) for file in files], ignore_index=True)
 
     def save_rows(self, label: str, rows: pd.DataFrame) -> None:
-        """Write the rows alone while an evaluation goes on; there is no summary until it is complete."""
+        """Write the rows of an evaluation that is not complete yet, without a summary."""
         with suppress(OSError):
             (self.path / "evals" / f"{label}.json").unlink()
         with atomic(self.path / "evals" / f"{label}.parquet") as draft:
             rows.to_parquet(draft, index=False)
 
     def rows_so_far(self, label: str) -> list[dict[str, Any]]:
-        """What an evaluation has judged so far; none where the file is missing or damaged: it is then made again."""
+        """Return the rows that an unfinished evaluation has saved; none when the file is missing or damaged."""
         try:
             return pd.read_parquet(self.path / "evals" / f"{label}.parquet").to_dict("records")
         except (OSError, ValueError):
@@ -175,7 +175,7 @@ class Run:
         self._write_json(f"evals/{label}.json", summary)
 
     def evaluation(self, label: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-        """Rows and summary of one evaluation, as :meth:`save_evaluation` wrote them."""
+        """Return the rows and the summary of one evaluation, as :meth:`save_evaluation` wrote them."""
         files = [self.path / "evals" / f"{label}.{kind}" for kind in ("parquet", "json")]
         if not all(file.exists() for file in files):
             known = sorted(file.stem for file in self.path.glob("evals/*.json"))
@@ -189,7 +189,7 @@ class Run:
         self._write_json("summary.json", summary)
 
     def summary(self) -> dict[str, Any]:
-        """What training took, as :meth:`write_summary` wrote it."""
+        """Return what training took, as :meth:`write_summary` wrote it."""
         return _read(self._existing("summary.json", "what training took"), _read_json)
 
     def write_headline(self, headline: dict[str, Any]) -> None:
@@ -202,7 +202,7 @@ class Run:
 
 
 def _read(file: Path, read: Callable[[Path], Any]) -> Any:
-    """Read a file of a run; raise UserError, naming the file and what to do, when it is damaged."""
+    """Read a file of a run. If it is damaged, raise a UserError that names the file and what to do."""
     try:
         return read(file)
     except (ValueError, OSError) as error:  # pyarrow's and json's errors are ValueErrors
@@ -218,7 +218,7 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def _log_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each readable line of a log, as text and as values."""
+    """Yield each readable line of a log, as text and as a dictionary."""
     for text in file.read_text(encoding="utf-8", errors="replace").splitlines():
         with suppress(ValueError):
             line = json.loads(text)
@@ -227,10 +227,10 @@ def _log_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The complete checkpoints of a run folder, oldest first.
+    """Return the complete checkpoints of a run folder, the oldest first.
 
-    SageMaker copies a job's checkpoints to S3 file by file, so what comes back after an interruption may lack files.
-    A checkpoint is complete when it has every file that its files.json names, in the size that stands there.
+    SageMaker copies a job's checkpoints to S3 file by file, so after an interruption some files may be missing.
+    A checkpoint is complete when it has every file that its files.json names, each with the size that is given there.
     """
     found = [path.parent for path in (folder / "checkpoints").glob("checkpoint-*/files.json")]
     return sorted(filter(_is_complete, found), key=lambda path: int(path.name.split("-")[1]))
@@ -244,7 +244,7 @@ def _is_complete(checkpoint: Path) -> bool:
 
 
 def file_sizes(folder: Path) -> dict[str, int]:
-    """Bytes of each file in a folder, by its path there."""
+    """Return the size in bytes of each file in a folder, by its path relative to the folder."""
     return {
         str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()
     }

@@ -12,6 +12,7 @@ How it departs from stock TRL:
   its entropy, which is logged, was measured when it was sampled. One completion always stays in the pass, so that
   every weight has a gradient, if only of zeros, and the optimizer makes the step that stock TRL makes.
 - Completions are regrouped by prompt into the same number of loss passes, groups without signal last.
+- Groups without signal are drawn again with another problem where ``redraws`` says so (redraw.py).
 - Sampling may end at a stop string (``stop``). The completion is cut before it, and an end token is appended,
   because TRL only recognises the end of a completion by a final end token. That token was not sampled, so it
   is excluded from the loss (through ``tool_mask``, as TRL excludes the answers of tools). TRL's length metrics count
@@ -30,28 +31,15 @@ of the log says why (``fallback_reason``).
 from typing import Any
 
 import torch
-from accelerate.logging import get_logger
 from torch import Tensor
-from trl import GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
-from rlvr_kit.engine.adapters import merged_adapter
-from rlvr_kit.engine.fallback import fallback_reason
-from rlvr_kit.engine.prompt_tree import prompt_tree, use_tree_attention
-from rlvr_kit.engine.sampling import decode
+from rlvr_kit.engine.prompt_tree import prompt_tree
 from rlvr_kit.engine.token_logps import branch_logps
-from rlvr_kit.sampling_settings import SamplingSettings
-
-logger = get_logger(__name__)
+from rlvr_kit.engine.trainer_sampling import SharedPrefixSampler, distinct
 
 #: Losses that are the same however the completions of a step are spread over its loss passes.
 REGROUPED_LOSSES = ("dapo", "grpo", "dr_grpo", "luspo")
-
-
-def _distinct(prompts: list[tuple[int, ...]]) -> tuple[list[tuple[int, ...]], list[int]]:
-    """The different prompts, and for each given one which of them it is."""
-    number = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
-    return list(number), [number[prompt] for prompt in prompts]
 
 
 def _loss_mask(inputs: dict[str, Tensor]) -> Tensor:
@@ -59,11 +47,12 @@ def _loss_mask(inputs: dict[str, Tensor]) -> Tensor:
     return inputs["completion_mask"] * inputs.get("tool_mask", 1)
 
 
-class SharedPrefixGRPOTrainer(GRPOTrainer):
+class SharedPrefixGRPOTrainer(SharedPrefixSampler):
     """``trl.GRPOTrainer`` that computes shared prompts once and leaves out groups without signal.
 
     ``fallback_reason`` says why it leaves everything to stock TRL, or is None. ``stop`` (empty at first) holds the
     strings before which a completion ends; stock TRL has no such thing, so they are not used after stepping aside.
+    ``redraws`` (0 at first) is how often groups without signal are drawn again (redraw.py).
 
     Example:
         >>> SharedPrefixGRPOTrainer(model=policy, reward_funcs=rewards, args=config, ...)  # doctest: +SKIP
@@ -73,58 +62,8 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.stop: list[str] = []
-        self._end_appended: list[bool] = []  # for each completion: whether its last token was not sampled
-        self._sampled_entropy: dict[
-            tuple[int, ...], float
-        ] = {}  # mean of a completion's tokens, by prompt + completion
         self._has_signal: Tensor | None = None  # (B,) while a loss pass may leave rows out, else None
         self._entropies: Tensor | None = None  # (B, T) of the last loss pass
-        self.fallback_reason = fallback_reason(self)
-        if self.fallback_reason:
-            logger.warning("the fast trainer steps aside for stock TRL: %s", self.fallback_reason)
-            return
-        use_tree_attention(self.model)
-        if self.ref_model is not None:
-            use_tree_attention(self.ref_model)
-
-    def _generate_single_turn(
-        self, prompt_ids: list, images: Any, multimodal_fields: dict, *args: Any, **kwargs: Any
-    ) -> tuple:
-        if self.fallback_reason:
-            return super()._generate_single_turn(prompt_ids, images, multimodal_fields, *args, **kwargs)
-        prompts, owners = _distinct([tuple(ids) for ids in prompt_ids])
-        sampling = SamplingSettings(
-            max_new_tokens=self.max_completion_length, temperature=self.temperature, top_p=self.top_p,
-            top_k=self.top_k, stop=tuple(self.stop),
-        )  # fmt: skip
-        model = self.accelerator.unwrap_model(self.model_wrapped)
-        training = model.training
-        model.eval()
-        try:
-            with merged_adapter(model) as policy:
-                completions = decode(policy, self._tokenizer, prompts, owners, sampling)
-        finally:
-            model.train(training)
-        self._end_appended = [not c.truncated and c.ids[-1] not in self.eos_token_ids for c in completions]
-        written = [
-            c.ids + [self._tokenizer.eos_token_id] * appended
-            for c, appended in zip(completions, self._end_appended, strict=True)
-        ]
-        sampled = zip(prompt_ids, written, completions, strict=True)
-        self._sampled_entropy = {(*prompt, *ids): c.entropy for prompt, ids, c in sampled}
-        return written, None
-
-    def _generate(self, prompts: list) -> tuple:
-        """As TRL's; the third value is ``tool_mask``, which excludes appended end tokens from the loss."""
-        self._end_appended = []
-        prompt_ids, completion_ids, tool_mask, *others = super()._generate(prompts)
-        if any(self._end_appended):
-            tool_mask = [
-                [1] * (len(ids) - appended) + [0] * appended
-                for ids, appended in zip(completion_ids, self._end_appended, strict=True)
-            ]
-        return prompt_ids, completion_ids, tool_mask, *others
 
     def _may_leave_out(self, inputs: dict[str, Any]) -> bool:
         """Whether rows of advantage 0 change neither gradients nor metrics, except for the entropy."""
@@ -219,12 +158,12 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
         rows, entropies = self._rows_to_compute(input_ids, mask, width)
         prompts = [tuple(input_ids[i, :-width][mask[i, :-width]].tolist()) for i in rows]
         completions = [input_ids[i, -width:][mask[i, -width:]].tolist() for i in rows]
-        distinct, owners = _distinct(prompts)
+        different, owners = distinct(prompts)
         branches = [
             (owner, [prompt[-1], *completion[:-1]])
             for owner, prompt, completion in zip(owners, prompts, completions, strict=True)
         ]
-        tree = prompt_tree([prompt[:-1] for prompt in distinct], branches, device=input_ids.device)
+        tree = prompt_tree([prompt[:-1] for prompt in different], branches, device=input_ids.device)
         labels = torch.tensor([token for tokens in completions for token in tokens], device=input_ids.device)
         causal = self.accelerator.unwrap_model(model)
         with self.accelerator.autocast():

@@ -49,13 +49,13 @@ WALKTHROUGH: dict[str, Any] = {"base": 11, "trained": {0: 6, 2: 3, 4: 33, 8: 41}
 
 
 def style(i: int) -> dict[str, Any]:
-    """Colour, line style and marker of series `i`: different for each of the first 36."""
+    """Return colour, line style and marker of series `i`. The first 36 series all look different."""
     turn, j = divmod(i, len(COLORS))
     return {"color": COLORS[j], "linestyle": LINES[(j + turn) % 6], "marker": MARKERS[(j + turn) % 6]}
 
 
 def curves(runs: Runs, what: str = "heldout", against: str = "step") -> Figure:
-    """One of CURVES ("reward" with a panel for each part) against "step", "seconds" or "completions"."""
+    """Draw one of CURVES against "step", "seconds" or "completions"; "reward" has a panel for each of its parts."""
     if what not in CURVES or against not in AXES:
         raise InputError(f"there is {', '.join(CURVES)} against {', '.join(AXES)}, not {what!r}, {against!r}")
     logs = _logs(runs)
@@ -65,7 +65,7 @@ def curves(runs: Runs, what: str = "heldout", against: str = "step") -> Figure:
 
 
 def training_curves(runs: Runs, against: str = "step") -> Figure:
-    """A run at a glance, two rows of three panels: what to look at while it trains."""
+    """Draw the six panels to look at while a run trains, in two rows."""
     logs = _logs(runs)
     reward = ("Reward and its parts", "a completion", {"total": "reward"} | _parts(logs))
     shown = {"completions cut off": "truncated", "groups all equal": "equal_groups"}
@@ -75,9 +75,9 @@ def training_curves(runs: Runs, against: str = "step") -> Figure:
 
 
 def shares(counts: Mapping[str, Mapping[str, tuple[float, int]]], title: str) -> Figure:
-    """Shares of problems with intervals, a row a name: ``{"base": {"seen": (k, n), ...}, "tuned": ...}``."""
+    """Draw shares of problems with their intervals, one row per name: ``{"base": {"seen": (k, n), ...}, ...}``."""
     names = list(dict.fromkeys(name for series in counts.values() for name in series))
-    figure, ax = _figure(6.4, 1.3 + 0.45 * len(names))
+    figure, ax = empty_figure(6.4, 1.3 + 0.45 * len(names))
     for i, (label, series) in enumerate(counts.items()):
         k, n = np.array(list(series.values()), float).T
         low, high = np.array([wilson_interval(*pair) for pair in series.values()]).T
@@ -95,11 +95,11 @@ def shares(counts: Mapping[str, Mapping[str, tuple[float, int]]], title: str) ->
 
 
 def shots_curve(results: Mapping[str, Mapping[int, dict[str, Any]]], published: bool = False) -> Figure:
-    """Strict accuracy by exemplars, a line for each model: ``{"base": {0: summary, 2: ...}, "tuned": ...}``.
+    """Draw strict accuracy by number of exemplars, one line per model: ``{"base": {0: summary, 2: ...}, ...}``.
 
     `published` adds the AWS walkthrough's points, labelled as theirs: another model and another harness.
     """
-    figure, ax = _figure(9.0 if published else 6.4, 3.8)
+    figure, ax = empty_figure(9.0 if published else 6.4, 3.8)
     for i, (name, each) in enumerate(results.items()):
         _interval_line(ax, {k: (s["strict"], s["strict_ci"]) for k, s in each.items()}, style(i), name)
     if published:
@@ -115,8 +115,8 @@ def shots_curve(results: Mapping[str, Mapping[int, dict[str, Any]]], published: 
 
 
 def pass_at_k_curve(summaries: Mapping[str, dict[str, Any]]) -> Figure:
-    """pass@k by k, a line for each model: ``{"base": summary, ...}`` of several samples each."""
-    figure, ax = _figure(6.4, 3.8)
+    """Draw pass@k by k, one line per model, from summaries with several samples: ``{"base": summary, ...}``."""
+    figure, ax = empty_figure(6.4, 3.8)
     for i, (name, s) in enumerate(summaries.items()):
         points = {int(k): (share, s["pass_at_k_ci"][k]) for k, share in s["pass_at_k"].items()}
         _interval_line(ax, points, style(i), f"{name}, n={s['n']}")
@@ -129,11 +129,11 @@ def pass_at_k_curve(summaries: Mapping[str, dict[str, Any]]) -> Figure:
 
 
 def flips(base: pd.DataFrame, tuned: pd.DataFrame) -> Figure:
-    """Every problem as a mark: solved by both models, newly solved, lost, solved by neither."""
+    """Draw every problem as a mark: solved by both models, newly solved, lost, or solved by neither."""
     result = compare(base, tuned)
     before, after = (side.sort_values("problem").correct.to_numpy(int) for side in (base, tuned))
     width = math.ceil(math.sqrt(3 * result.n))
-    figure, ax = _figure(7.5, 3.4)
+    figure, ax = empty_figure(7.5, 3.4)
     marks = {
         f"both: {result.both}": (3, 14, "0.45", "o"),
         f"newly solved: {result.only_tuned}": (1, 60, COLORS[0], "^"),
@@ -163,7 +163,7 @@ def gain_split(base: pd.DataFrame, tuned: pd.DataFrame) -> Figure:
         "format": (strict.difference - lenient.difference, paired_bootstrap(*form)),
         "strict, in all": (strict.difference, strict.ci),
     }
-    figure, ax = _figure(6.4, 2.5)
+    figure, ax = empty_figure(6.4, 2.5)
     for row, (gain, (low, high)) in enumerate(parts.values()):
         error = 100 * np.clip([[gain - low], [high - gain]], 0, None)
         ax.barh(row, 100 * gain, xerr=error, color=COLORS[row], capsize=4, height=0.6)
@@ -174,7 +174,7 @@ def gain_split(base: pd.DataFrame, tuned: pd.DataFrame) -> Figure:
 
 
 def save(figure: Figure, path: str | Path) -> Path:
-    """Write `path` as SVG and as PNG, whatever its ending; returns the SVG's path."""
+    """Write the figure as SVG and as PNG, whatever ending `path` has. Return the path of the SVG."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path.with_suffix(".png"), dpi=150)
@@ -197,7 +197,7 @@ def _panel(column: str) -> tuple[str, str, dict[str, str]]:
     return title, unit, {"": column}
 
 
-def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
+def empty_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
     figure, axes = plt.subplots(rows, columns, figsize=(width, height), layout="constrained")
     plt.close(figure)  # shown as the value of a cell, and not a second time by pyplot
     for ax in figure.axes:
@@ -209,7 +209,7 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tup
 def _curves(logs: list[tuple[str, pd.DataFrame]], panels: list[tuple], against: str) -> Figure:
     rows = math.ceil(len(panels) / 3)
     columns = math.ceil(len(panels) / rows)
-    figure, _ = _figure(4.2 * columns, 3.1 * rows, rows, columns)
+    figure, _ = empty_figure(4.2 * columns, 3.1 * rows, rows, columns)
     n = " or ".join(sorted({f"{log['heldout/n'].max():.0f}" for _, log in logs if "heldout/n" in log}))
     for ax, (title, unit, shown) in zip(figure.axes, panels, strict=False):
         for i, (run, log) in enumerate(logs):
@@ -243,7 +243,7 @@ def _curve(ax: Axes, log: pd.DataFrame, column: str, against: str, look: dict, l
 
 
 def _interval_line(ax: Axes, points: Mapping[Any, tuple], look: dict, label: str) -> None:
-    """Shares by x, ``{x: (share, (low, high))}``, drawn in per cent."""
+    """Draw shares by x, ``{x: (share, (low, high))}``, in per cent."""
     y = np.array([share for share, _ in points.values()])
     low, high = np.array([ci for _, ci in points.values()], float).T
     error = 100 * np.clip([y - low, high - y], 0, None)

@@ -1,1 +1,1 @@
-"""A recipe becomes a trained run folder: the plan, the training, its guards."""
+"""From a recipe to a trained run folder: the plan, the training, its guards, and studies of several runs."""

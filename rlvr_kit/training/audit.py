@@ -1,4 +1,6 @@
-"""Before any training: is a task sound, can its reward be cheated, and can this model learn it? One page, by rule.
+"""Audit a task before any training: is it sound, can its reward be cheated, and can this model learn it?
+
+The answers fit on one page, and the verdict follows from them by fixed rules.
 
 >>> print(audit("word_problems", load_recipe("smoke"), model=False).verdict)  # doctest: +SKIP
 sound: nothing wrong was found in its data and its verifier
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 TRAIN_ROWS, TEST_ROWS, ATTACKED_ROWS = 1000, 500, 200
 ROWS_SECONDS = 60.0  # for the rows of one split
 GREEDY_PROBLEMS, GROUPS = 48, 24
-#: Below this share of groups that hold different rewards most of a step is spent on nothing.
+#: When fewer groups than this share hold different rewards, most of the work of a step teaches nothing.
 FEW_GROUPS = 0.2
 #: Below this chance that a group of eight holds a right answer, and above this greedy accuracy, little can be learned.
 HARD_PASS, EASY_GREEDY = 0.15, 0.9
@@ -32,7 +34,7 @@ HARD_PASS, EASY_GREEDY = 0.15, 0.9
 
 @dataclass
 class Audit:
-    """The page: checks by section, and the verdict that follows from them."""
+    """The result of an audit: the checks by section, and the verdict that follows from them."""
 
     task: str
     recipe: str
@@ -43,11 +45,11 @@ class Audit:
 
     @property
     def wrong(self) -> list[Check]:
-        """The checks of data and verifier that failed; with none the task is sound, whatever a model makes of it."""
+        """The checks of data and verifier that failed. When there are none, the task itself is sound."""
         return [check for check in (*self.data, *self.verifier) if check.wrong]
 
     def lines(self, every: bool = False) -> Iterator[tuple[str, str, str]]:
-        """(section, what was asked, what was found); attacks that were never paid are one line, unless `every`."""
+        """Yield (section, question, finding). Attacks that earned nothing share one line, unless `every` is true."""
         for section, checks in (
             ("data", self.data),
             ("verifier", self.verifier),
@@ -76,7 +78,7 @@ class Audit:
         return Group(table, f"[bold]Verdict[/]: {escape(self.verdict)}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, every share with its n and 95 % interval."""
+        """Return plain values for JSON; every share comes with its n and its 95 % interval."""
 
         def plain(check: Check) -> dict[str, Any]:
             told = asdict(check) | {"ok": not check.wrong}
@@ -102,10 +104,11 @@ def _found(check: Check) -> str:
 
 
 def audit(recipe: Recipe, *, model: bool = True, progress: Callable[[str], Any] = print) -> Audit:
-    """Audit the recipe's task; with `model` also what the recipe's model does on it, unless something is wrong before.
+    """Audit the recipe's task.
 
-    `progress` is told what is being done. Raises UserError for a task that cannot be loaded, or whose verifier raises
-    on a worked answer.
+    With `model`, the recipe's model is tried on the task as well, unless data or verifier have failed a check.
+    `progress` is called with a sentence about what is being done. Raises UserError for a task that cannot be loaded,
+    or whose verifier raises an error on a worked answer.
     """
     task = recipe.loaded_task
     progress("reading rows …")
@@ -140,7 +143,7 @@ def _rows(recipe: Recipe, split: Split, n: int) -> Rows:
 
 
 def _learnability(recipe: Recipe, task: Task, progress: Callable[[str], Any]) -> tuple[list[Check], str]:
-    """What the recipe's model does on the task before training, and the verdict by rule."""
+    """Return what the recipe's model does on the task before training, and the verdict that follows by rule."""
     from rlvr_kit.machine import release_memory
     from rlvr_kit.measure.evaluation import evaluate
     from rlvr_kit.models import load_policy, load_tokenizer
@@ -205,7 +208,7 @@ def _step_time(recipe: Recipe) -> str:
 
 
 def verdict_on(recipe: Recipe, **share: float) -> str:
-    """ready, too easy or too hard, and what to change; `share`: greedy, sampled, format, pass, mixed."""
+    """Return ready, too easy or too hard, with what to change. `share` has greedy, sampled, format, pass and mixed."""
     told = f"{share['greedy']:.0%} right when greedy, {share['sampled']:.0%} when sampled"
     if share["greedy"] >= EASY_GREEDY:
         return (
@@ -229,7 +232,7 @@ def verdict_on(recipe: Recipe, **share: float) -> str:
 
 
 def new_task(path: str | Path) -> Path:
-    """Write a commented task file that passes the audit, to be changed into your own.
+    """Write a commented task file that passes the audit, as a start for a task of your own.
 
     Raises UserError where there is a file of that name.
     """

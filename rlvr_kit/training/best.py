@@ -1,9 +1,10 @@
-"""Keep the best: the trained weights of the step with the best held-out strict accuracy.
+"""Keep the best weights of a run: those of the step with the best held-out strict accuracy.
 
-Training can pass its best point: a few more updates may unlearn what earlier ones taught. So the weights are set aside
-at each held-out measurement that is at least as good as all before it, and the model that is saved in the end is the
-best of them, not the last. Step 0, the model before training, takes part: a run that only lost saves its base. The
-held-out problems come from the training split, so the comparison on the test split stays honest.
+The last step is not always the best one: a few more updates may undo what earlier updates taught. So the trained
+weights are written to a file at each held-out measurement that is at least as good as all earlier ones, and the model
+that is saved at the end is the best of them. Step 0, the model before training, takes part: a run that only made the
+model worse saves the base model. The held-out problems come from the training split, so the comparison on the test
+split stays fair.
 """
 
 from pathlib import Path
@@ -15,7 +16,7 @@ from rlvr_kit.run_folder import Run, atomic
 
 
 def best_step(lines: list[dict[str, Any]]) -> int | None:
-    """Return the step of the log's `lines` with the best held-out strict accuracy, the later one of equals.
+    """Return the step with the best held-out strict accuracy in the log's `lines`; of equal ones, the later step.
 
     >>> best_step([{"step": 0, "heldout/strict": 0.1}, {"step": 5, "heldout/strict": 0.4}, {"step": 6}])
     5
@@ -40,7 +41,7 @@ def set_aside(run: Run, policy: Any, step: int) -> None:
 
 
 def restore_best(run: Run, policy: Any) -> int | None:
-    """Put the best weights back into `policy`; return their step, or None where nothing was measured."""
+    """Load the best weights into `policy`. Return their step, or None when nothing was measured."""
     step = best_step(run.lines())
     if step is not None and _file(run, step).exists():
         policy.load_state_dict(load_file(_file(run, step)), strict=False)
@@ -48,7 +49,7 @@ def restore_best(run: Run, policy: Any) -> int | None:
 
 
 def forget_worse(run: Run, step: int) -> None:
-    """Delete what was set aside before the best step that a checkpoint of `step` knows: nobody goes back there."""
+    """Delete the weights of steps before the best one up to `step`: no checkpoint needs them any more."""
     best = best_step([line for line in run.lines() if line["step"] <= step])
     for file in run.path.glob("checkpoints/best-*.safetensors"):
         if best is not None and int(file.stem.partition("-")[2]) < best:

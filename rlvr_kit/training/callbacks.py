@@ -24,7 +24,7 @@ from rlvr_kit.run_folder import Run
 from rlvr_kit.training import best, guards
 from rlvr_kit.training.finish import reason_to_end
 
-#: TRL's name of a metric -> ours in log.jsonl.
+#: TRL's name of each metric, and its name in log.jsonl.
 LOGGED = {
     "loss": "loss",
     "grad_norm": "grad_norm",
@@ -59,7 +59,10 @@ def whole_policy(recipe: Recipe, trainer: Any) -> Any:
 
 
 class RunKeeper(TrainerCallback):
-    """Writes the run folder while TRL trains: log lines, the held-out curve, when to save. Shows the progress."""
+    """Writes the run folder while TRL trains, and shows the progress.
+
+    It adds a line to the log after each step, measures the held-out problems, and decides when to save and to stop.
+    """
 
     def __init__(self, recipe: Recipe, run: Run, live: Callable[[Run], None] | None) -> None:
         self.recipe, self.run, self.live = recipe, run, live
@@ -70,12 +73,16 @@ class RunKeeper(TrainerCallback):
         self.stopped_by: str | None = None
         self.fault: str | None = None  # what a guard stopped the run for
         self.signal: int | None = None
+        self.redrawn_before = 0  # completions that the run had drawn again before it was interrupted
         self.begun = self.stepped = self.logged = (
-            False  # how far training came: its start, a step, a step's end
+            False  # whether training has begun, has begun a step, has ended a step
         )
 
     def measure(self) -> dict[str, Any]:
-        """Strict, lenient and format shares on the held-out problems, greedy, as log.jsonl names them."""
+        """Return strict, lenient and format shares on the held-out problems (greedy), named as in log.jsonl.
+
+        Weights that are the best so far are kept (best.py). Processes other than rank 0 return an empty dictionary.
+        """
         policy = whole_policy(self.recipe, self.trainer)
         if policy is None:
             return {}
@@ -92,7 +99,7 @@ class RunKeeper(TrainerCallback):
         return measured
 
     def write(self, line: dict[str, Any]) -> None:
-        """Append one line to log.jsonl; print it where there is no progress bar, for the metrics of a SageMaker job."""
+        """Append one line to log.jsonl. Without a terminal it is also printed: SageMaker reads metrics there."""
         line["seconds"] = round(time.monotonic() - self.started, 2)
         self.run.append_log(line)
         if not sys.stdout.isatty() and "ipykernel" not in sys.modules:
@@ -104,9 +111,11 @@ class RunKeeper(TrainerCallback):
         self.begun = True
         if (
             state.global_step
-        ):  # going on from a checkpoint: the clock goes on as well, and the run may be over
+        ):  # the run continues from a checkpoint: its clock continues too, and it may be finished already
             lines = self.run.lines() if (self.run.path / "log.jsonl").exists() else []
             self.started = time.monotonic() - (lines[-1]["seconds"] if lines else 0.0)
+            if lines:
+                self.redrawn_before = lines[-1]["completions"] - self.completions_so_far(state.global_step)
             self.stopped_by = reason_to_end(self.recipe, lines)
             control.should_training_stop = state.global_step >= state.max_steps or bool(self.stopped_by)
         if state.is_world_process_zero:
@@ -119,11 +128,11 @@ class RunKeeper(TrainerCallback):
         self.stepped = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        if "loss" not in logs:  # TRL's closing line of totals
+        if "loss" not in logs:  # the last line, in which TRL logs totals
             return
         self.logged = True
         step = state.global_step
-        line = {"step": step, "completions": step * self.completions_per_step}
+        line = {"step": step, "completions": self.completions_so_far(step)}
         line |= {ours: logs[theirs] for theirs, ours in LOGGED.items() if theirs in logs}
         line |= {key[: -len("/mean")]: v for key, v in logs.items() if re.fullmatch("rewards/.*/mean", key)}
         spoilt = guards.not_finite(line)  # TRL's metrics are the same in every process, and so is this
@@ -146,10 +155,10 @@ class RunKeeper(TrainerCallback):
         if number or stop or fault:
             control.should_training_stop = True
         if number or stop or fault or step % self.recipe.run.save_steps == 0:
-            control.should_save = not spoilt  # weights that are not numbers are no use to go on from
+            control.should_save = not spoilt  # a run cannot continue from weights that are NaN
 
     def report(self, line: dict[str, Any]) -> None:
-        """Write the line with what the guards found in it. A warning is shown as well; a fault ends the run."""
+        """Write the line together with what the guards found in it. Warnings are also shown; a fault ends the run."""
         found = guards.check([*self.run.lines(), line]) if self.recipe.run.guards else {}
         if "stopped_early" in found:
             self.stopped_by = found["stopped_early"]
@@ -162,7 +171,7 @@ class RunKeeper(TrainerCallback):
         self.write(line | found)
 
     def blew_up(self) -> bool:
-        """Return whether, after an error in training, the policy's logits are NaN or infinite; the log then says so."""
+        """Return whether the policy's logits are NaN or infinite, after an error. If so, the log says it."""
         policy = self.trainer.accelerator.unwrap_model(self.trainer.model_wrapped)
         with torch.no_grad():
             logits = policy(torch.tensor([[0]], device=policy.device)).logits
@@ -180,20 +189,27 @@ class RunKeeper(TrainerCallback):
             best.forget_worse(self.run, state.global_step)
 
     def close_bar(self) -> None:
-        """End the progress bar's line."""
+        """Close the progress bar, so that what is printed next begins on a new line."""
         if self.bar is not None:
             self.bar.close()
 
-    @property
-    def completions_per_step(self) -> int:
-        """How many completions, over all processes, one optimizer step learns from."""
+    def completions_so_far(self, step: int) -> int:
+        """Return how many completions all processes have sampled until the end of ``step``.
+
+        A step may learn again from earlier completions (``grpo.num_iterations``), and a group without signal may have
+        been drawn again (``run.redraws``).
+        """
         args = self.trainer.args
-        return args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+        uses = args.steps_per_generation * self.trainer.num_iterations
+        batches = math.ceil(step * args.gradient_accumulation_steps / uses)
+        return (
+            batches * args.generation_batch_size + self.redrawn_before + getattr(self.trainer, "redrawn", 0)
+        )
 
 
 @contextmanager
 def stop_signals(keeper: RunKeeper) -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into a checkpoint at the end of the step; a second Ctrl-C stops at once."""
+    """On Ctrl-C or SIGTERM, finish the step, write a checkpoint and stop; a second Ctrl-C stops immediately."""
 
     def ask(number: int, frame: Any) -> None:
         if keeper.signal == signal.SIGINT == number:

@@ -1,4 +1,4 @@
-"""A recipe's ``grpo`` and ``lora`` sections as the objects that TRL and peft take."""
+"""Turn a recipe's ``grpo`` and ``lora`` sections into the configuration objects of TRL and peft."""
 
 import warnings
 from importlib.util import find_spec
@@ -12,14 +12,14 @@ from rlvr_kit.errors import InputError
 from rlvr_kit.number_format import pick_dtype
 from rlvr_kit.recipe import Recipe
 
-#: Settings whose values TRL reads only when the first loss is computed, and the values that it knows.
+#: The allowed values of settings that TRL checks only when it computes the first loss.
 CHOICES: dict[str, tuple[Any, ...]] = {
     "loss_type": ("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"),
     "importance_sampling_level": ("token", "sequence"),
     "scale_rewards": (True, False, "group", "batch", "none"),
     "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
 }
-#: Settings that count something, of which there must be one at least (plan.py checks the sizes of a batch).
+#: Settings that must be at least 1, because they count something (plan.py checks the sizes of a batch).
 COUNTS = (
     "num_iterations",
     "steps_per_generation",
@@ -27,7 +27,7 @@ COUNTS = (
     "logging_steps",
     "ref_model_sync_steps",
 )
-#: Settings that are a section of their own or the path of a file; the other sections cannot be in a file.
+#: Settings that take a section or the path of a file. Other settings that take a section do not take a path.
 FILES = ("accelerator_config", "deepspeed", "fsdp_config")
 #: Settings that may be below zero: -1 is "no limit", and a negative entropy bonus holds the entropy down.
 SIGNED = (
@@ -39,17 +39,18 @@ SIGNED = (
     "entropy_coef_delta",
 )
 
-# TRL and peft still use names that transformers has given up; a reader can do nothing about it.
+# TRL and peft use argument names that transformers has deprecated. A user cannot change that.
 warnings.filterwarnings("ignore", r"`(is_)?gradient_checkpointing\w*` is deprecated", FutureWarning)
 
 
 def checked_grpo(recipe: Recipe) -> dict[str, Any]:
-    """The recipe's ``grpo`` section, each value checked against the type that ``trl.GRPOConfig`` gives its setting.
+    """Return the recipe's ``grpo`` section, after checking the type and range of every value.
 
-    Much of it would otherwise only fail deep in the first training step.
+    The types are those of ``trl.GRPOConfig``. Without this check many wrong values would fail only in the first
+    training step, with an error that does not name the setting.
 
     Raises:
-        UserError: a setting that GRPOConfig does not have, or a value that cannot be meant; all of them in one line.
+        UserError: a setting that GRPOConfig does not have, or impossible values; all of them are named in one line.
     """
     from trl import GRPOConfig
 
@@ -78,10 +79,10 @@ def checked_grpo(recipe: Recipe) -> dict[str, Any]:
 
 
 def grpo_config(recipe: Recipe, out: Path) -> Any:
-    """The recipe's ``grpo`` section as a ``trl.GRPOConfig``; what the recipe leaves open is TRL's default.
+    """Return the recipe's ``grpo`` section as a ``trl.GRPOConfig``; settings that it does not name keep TRL's default.
 
     Raises:
-        UserError: a key that GRPOConfig does not have, or a value that it refuses.
+        UserError: a setting that GRPOConfig does not have, or a value that it refuses.
     """
     from trl import GRPOConfig
 
@@ -91,27 +92,30 @@ def grpo_config(recipe: Recipe, out: Path) -> Any:
         "output_dir": str(out),
         "seed": recipe.run.seed,
         "logging_steps": 1,
-        "save_strategy": "no",  # RunKeeper saves, so that a half-written checkpoint is never taken for a whole one
+        "save_strategy": "no",  # RunKeeper says when to save (callbacks.py)
         "report_to": "none",
-        "logging_nan_inf_filter": False,  # a loss that is no number is shown, not replaced
+        "logging_nan_inf_filter": False,  # show a loss that is NaN, instead of replacing it
         "log_completions": True,
-        "num_completions_to_print": 0,  # they are kept in completions/, to be looked at when wanted
+        "num_completions_to_print": 0,  # they are in completions/, where they can be read at any time
         "disable_tqdm": True,
         "bf16": on_gpu and pick_dtype(recipe.model.dtype) == torch.bfloat16,
         "use_cpu": not on_gpu,
         "dataloader_pin_memory": on_gpu,
         "use_vllm": on_gpu and not recipe.model.load_in_4bit and find_spec("vllm") is not None,
         "vllm_mode": "colocate",
-        "ddp_find_unused_parameters": False,  # every weight takes part in every pass: grpo_trainer.py
+        "ddp_find_unused_parameters": False,  # every pass uses every weight (grpo_trainer.py)
     }
     try:
         return GRPOConfig(**(ours | given))
-    except Exception as error:  # the checks of three libraries, each with errors of its own
+    except Exception as error:  # three libraries check the values, and each raises its own errors
         raise InputError(f"recipe {recipe.name}, section grpo: {_one_line(error)}") from None
 
 
 def lora_config(recipe: Recipe) -> Any:
-    """The recipe's ``lora`` section as a ``peft.LoraConfig``, or None when every weight is trained."""
+    """Return the recipe's ``lora`` section as a ``peft.LoraConfig``, or None when every weight is trained.
+
+    Raises UserError when peft refuses a setting.
+    """
     from peft import LoraConfig
 
     if recipe.lora is None:
@@ -123,10 +127,10 @@ def lora_config(recipe: Recipe) -> Any:
 
 
 def add_adapter(recipe: Recipe, model: Any) -> Any:
-    """``model`` with the recipe's LoRA adapter, or as it is when every weight is trained.
+    """Return ``model`` with the recipe's LoRA adapter added, or unchanged when every weight is trained.
 
     Raises:
-        UserError: peft refuses a value of the ``lora`` section (it looks at most of them only here).
+        UserError: peft refuses a value of the ``lora`` section. It checks most values only at this point.
     """
     from peft import get_peft_model
 

@@ -1,4 +1,4 @@
-"""The end of a run: model/ with the best step's weights, adapter/ with the LoRA part of them, and summary.json."""
+"""Finish a run: write model/ (the best step's weights), adapter/ (their LoRA matrices) and summary.json."""
 
 import json
 import shutil
@@ -14,16 +14,16 @@ from rlvr_kit.training.best import best_step, restore_best
 
 
 def save_model(recipe: Recipe, run: Run, policy: Any, tokenizer: Any) -> None:
-    """Write model/: the best step's weights with LoRA merged into them, the tokenizer and the prompt template.
+    """Write model/: the weights of the best step (LoRA merged into them), the tokenizer and the prompt template.
 
-    With LoRA, adapter/ is written as well: the trained matrices alone, a few tens of megabytes.
+    With LoRA, adapter/ is written as well. It holds only the trained matrices, a few tens of megabytes.
 
     Raises:
-        UserError: it cannot be written; nothing is left of it, and the same call can be made again.
+        UserError: it cannot be written. Nothing half-written is left, and the same call can be made again.
     """
     restore_best(run, policy)
     partial = run.path / "checkpoints" / ".model"
-    shutil.rmtree(partial, ignore_errors=True)  # what a killed process left
+    shutil.rmtree(partial, ignore_errors=True)  # from a process that was killed
     try:
         with quiet():
             if recipe.lora is not None and not recipe.model.load_in_4bit:
@@ -37,7 +37,7 @@ def save_model(recipe: Recipe, run: Run, policy: Any, tokenizer: Any) -> None:
     except (OSError, SafetensorError, RuntimeError) as error:
         problem = cannot_write(
             run.path / "model", error
-        )  # it looks at the free space, so before it grows again
+        )  # before rmtree: this looks at how much space is free
         shutil.rmtree(partial, ignore_errors=True)
         raise problem from error
     for file in run.path.glob("checkpoints/best-*.safetensors"):
@@ -45,15 +45,15 @@ def save_model(recipe: Recipe, run: Run, policy: Any, tokenizer: Any) -> None:
 
 
 def _save_adapter(recipe: Recipe, policy: Any, folder: Path) -> None:
-    """Write the LoRA matrices. They name their base as the recipe does, not by where it lies on this machine."""
+    """Write the LoRA matrices. They name their base model as the recipe does, not by its path on this machine."""
     config = policy.peft_config["default"]
     config.base_model_name_or_path, config.revision = recipe.model.name, recipe.model.revision
     policy.save_pretrained(folder, save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)  # peft's form of a card, not filled in
+    (folder / "README.md").unlink(missing_ok=True)  # an empty template of a model card, which peft writes
 
 
 def write_summary(recipe: Recipe, run: Run, stopped_by: str | None, peak_gib: float | None) -> None:
-    """Write summary.json from the log. ``peak_gib``: None where the process that trained was killed before it said."""
+    """Write summary.json from the log. ``peak_gib`` is None when it is not known, because the process was killed."""
     lines = run.lines() if (run.path / "log.jsonl").exists() else []
     last = lines[-1] if lines else {}
     run.write_summary(
@@ -62,7 +62,7 @@ def write_summary(recipe: Recipe, run: Run, stopped_by: str | None, peak_gib: fl
             "model": recipe.model.name,
             "data": recipe.task,
             "steps": last.get("step"),
-            "best_step": best_step(lines),  # whose weights model/ holds
+            "best_step": best_step(lines),  # the step whose weights are in model/
             "completions": last.get("completions"),
             "training_minutes": round(last["seconds"] / 60, 2) if "seconds" in last else None,
             "peak_memory_gib": None if peak_gib is None else round(peak_gib, 2),
@@ -72,7 +72,7 @@ def write_summary(recipe: Recipe, run: Run, stopped_by: str | None, peak_gib: fl
 
 
 def reason_to_end(recipe: Recipe, lines: list[dict[str, Any]]) -> str | None:
-    """Why the run whose log these lines are was over before its last step, if it was."""
+    """Return why a run ended before its last step, from the lines of its log; None when it did not."""
     last, limit = lines[-1] if lines else {}, recipe.run.max_minutes
     if limit and last.get("seconds", 0) > 60 * limit:
         return f"the time budget of {limit:g} minutes (run.max_minutes)"

@@ -1,7 +1,8 @@
-"""Stop a run that cannot learn any more and warn of one that learns the wrong thing, from its log lines alone.
+"""Stop a run that cannot learn any more, and warn of a run that learns the wrong thing.
 
-Each guard looks at the lines of log.jsonl up to the newest and returns one sentence or two when its sign is there.
-``callbacks.RunKeeper`` asks :func:`check` at every step, unless the recipe says ``run.guards: false``.
+A guard is a function that reads the lines of log.jsonl so far. When it finds its sign of trouble, it returns one or two
+sentences about it; otherwise it returns None. ``callbacks.RunKeeper`` calls :func:`check` after every step, unless the
+recipe says ``run.guards: false``.
 """
 
 import math
@@ -11,30 +12,31 @@ from rlvr_kit.measure.statistics import fell_p
 
 Line = dict[str, Any]  # one line of log.jsonl
 
-#: Share of cut-off completions that counts as nearly all: 29 of 32.
+#: At this share of cut-off completions nearly all are cut off: 29 of 32.
 TRUNCATED_SHARE = 0.9
-#: A base model that rambles starts at 72 % cut off and is at 34 % two steps later (cpu recipe), so nearly all for
-#: eight is no slow start. And a run of a few steps, as `smoke`, is over before anything can be said.
+#: So many steps in a row. A base model that writes too much starts with 72 % cut off, and has 34 % two steps later (cpu
+#: recipe), so eight steps are more than a slow start. A run of a few steps, such as `smoke`, is never stopped by this.
 TRUNCATED_STEPS = 8
-#: Hard problems may take ten steps to their first reward, and a good run has single steps with no signal, as there
-#: are only 8 groups a step on the cpu recipe: twenty in a row are neither.
+#: So many steps in a row without any signal. On hard problems the first reward may take ten steps, and a good run has
+#: single steps without signal (the cpu recipe has only 8 groups a step). Twenty in a row are neither of the two.
 EQUAL_STEPS = 20
-#: Entropy a token x tokens: nats of a whole completion. Below 0.5, e^0.5 = 1.6 completions equally likely would be
-#: as undecided, and a group is mostly copies. Ten good runs of the cpu recipe stay above 2.5.
+#: Entropy of a whole completion in nats: entropy a token x tokens. At 0.5 the policy is as undecided as between
+#: e^0.5 = 1.6 equally likely completions, so a group is mostly copies. Ten good runs of the cpu recipe stay above 2.5.
 ENTROPY_NATS = 0.5
-#: A mean over so many steps, because single ones jump.
+#: The entropy is averaged over so many steps, because that of single steps varies a lot.
 ENTROPY_STEPS = 5
-#: A run is measured a handful of times, each time with this chance of a false alarm.
+#: The chance of a false alarm at one measurement; a run has about five of them.
 FELL_P = 0.025
-#: Format is learned first, accuracy follows; at its first measurement a good run (cpu, 64 problems) looks hacked.
+#: So many measurements in a row. The format is learned first and accuracy later, so a good run (cpu, 64 problems)
+#: looks like a hacked one at its first measurement.
 HACKED_MEASUREMENTS = 3
 
 
 def check(lines: list[Line]) -> Line:
-    """What the newest of the log's ``lines`` gives reason to say; nothing, mostly.
+    """Return what the guards find in the newest of the log's ``lines``: sentences by key, an empty dictionary mostly.
 
-    ``stopped``: the run has failed. ``stopped_early``: it ends in good order, with the best model so far.
-    ``warning/...``: it goes on. What an earlier line already says is not said again.
+    ``stopped``: the run has failed. ``stopped_early``: the run ends and keeps the best model so far.
+    ``warning/...``: the run continues. What an earlier line already says is not repeated.
 
     >>> check([{"step": 7, "loss": float("nan"), "learning_rate": 1.0}])["stopped"][:31]
     'step 7: loss is NaN or infinite'
@@ -50,7 +52,7 @@ def check(lines: list[Line]) -> Line:
 
 
 def not_finite(line: Line) -> str | None:
-    """NaN or infinity (null in the file) in reward, loss, gradient or logits: the update spoilt the weights."""
+    """Find NaN or infinity (null in the file) in reward, loss, gradient or logits: the weights are spoilt."""
     values = {key: line[key] for key in ("reward", "loss", "grad_norm", "logits") if key in line}
     wrong = [key for key, value in values.items() if value is None or not math.isfinite(value)]
     if not wrong:
@@ -68,7 +70,7 @@ def not_finite(line: Line) -> str | None:
 
 
 def all_truncated(lines: list[Line]) -> str | None:
-    """Nearly every completion was cut off at the token limit, for several steps in a row."""
+    """Find that nearly every completion was cut off at the token limit, for several steps in a row."""
     trained = [line for line in lines if "truncated" in line]
     last = trained[-TRUNCATED_STEPS:]
     if len(last) < TRUNCATED_STEPS or any(line["truncated"] < TRUNCATED_SHARE for line in last):
@@ -89,7 +91,7 @@ def all_truncated(lines: list[Line]) -> str | None:
 
 
 def all_equal(lines: list[Line]) -> str | None:
-    """In no group did the rewards differ, for many steps in a row: no advantage, so nothing is learned."""
+    """Find that all rewards of each group were equal, for many steps in a row: nothing can be learned."""
     last = [line for line in lines if "equal_groups" in line][-EQUAL_STEPS:]
     if len(last) < EQUAL_STEPS or any(line["equal_groups"] < 1 for line in last):
         return None
@@ -111,7 +113,7 @@ def all_equal(lines: list[Line]) -> str | None:
 
 
 def entropy_collapsed(lines: list[Line]) -> str | None:
-    """The policy hardly varies what it writes, so that the completions of a group are copies of each other."""
+    """Find that the policy always writes nearly the same, so that the completions of a group are copies."""
     last = [line for line in lines if line.get("entropy") is not None and "length" in line][-ENTROPY_STEPS:]
     nats = [line["entropy"] * line["length"] for line in last]
     if len(nats) < ENTROPY_STEPS or sum(nats) / len(nats) >= ENTROPY_NATS:
@@ -124,7 +126,7 @@ def entropy_collapsed(lines: list[Line]) -> str | None:
 
 
 def format_without_accuracy(lines: list[Line]) -> str | None:
-    """On the held-out problems format has risen and strict accuracy has not, by their 95 % (Wilson) intervals."""
+    """Find that the held-out format has risen and strict accuracy has not, by their 95 % (Wilson) intervals."""
     start, *later = [line for line in lines if "heldout/strict_ci" in line] or [{}]
     last = later[-HACKED_MEASUREMENTS:]
     if len(last) < HACKED_MEASUREMENTS or "heldout/strict_ci" not in lines[-1]:
@@ -143,7 +145,7 @@ def format_without_accuracy(lines: list[Line]) -> str | None:
 
 
 def accuracy_fell(lines: list[Line]) -> str | None:
-    """Held-out strict accuracy is significantly below its start: training unlearns what the base model could do."""
+    """Find that held-out strict accuracy is significantly below its start: training makes the model worse."""
     measured = [line for line in lines if "heldout/strict" in line]
     if len(measured) < 2 or "heldout/strict" not in lines[-1]:
         return None

@@ -1,4 +1,4 @@
-"""A run before it starts: what its batch numbers mean, what it needs, and a refusal of what cannot work."""
+"""Plan a run before it starts: what its batch sizes mean, what it needs, and whether it can work at all."""
 
 import os
 from dataclasses import asdict, dataclass, replace
@@ -12,7 +12,7 @@ from rlvr_kit.training.step_cost import memory_by_part, model_config, prompt_tok
 if TYPE_CHECKING:
     from rich.table import Table
 
-#: What TRL 1.16 takes for the settings that a recipe leaves open.
+#: TRL 1.16's defaults of the settings that the plan needs.
 DEFAULTS = {
     "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "num_generations": 8,
     "num_iterations": 1, "max_completion_length": 512, "max_steps": -1, "num_train_epochs": 3,
@@ -21,7 +21,7 @@ DEFAULTS = {
 
 
 class PlanRefusal(InputError):
-    """The recipe cannot work: the message names all that is wrong and what to change."""
+    """The recipe cannot work. The message names everything that is wrong and what to change."""
 
 
 class MemoryRefusal(MachineError):
@@ -33,27 +33,27 @@ class Plan:
     """What a run will need; ``rich.print`` shows it as a table."""
 
     recipe: str
-    prompts: int  # in a step, over all devices
-    group: int  # completions to each prompt
-    completions: int  # in a step
+    prompts: int  # different prompts in a step, over all devices
+    group: int  # completions of each prompt
+    completions: int  # in a step, over all devices
     rows: int  # completions in one loss pass on one device
     steps: int
-    total_completions: int  # in the whole run
-    tokens: dict[str, int]  # prompts: median, longest, shared; completion: at most; context: the model's
+    total_completions: int  # in the whole run, without those that run.redraws may add
+    tokens: dict[str, int]  # prompts: median, longest, shared; the limit of a completion; the model's context
     parameters: dict[str, int]  # all, trained
-    memory: dict[str, float]  # GiB by part, and at once
-    available: float  # GiB
+    memory: dict[str, float]  # GiB, by part and "at once" (the peak)
+    available: float  # GiB of memory
     machine: str
-    seconds: dict[str, float] | None  # of a step here, by a probe: sampling, learning
-    minutes: float | None  # of the run, held-out measurements included
+    seconds: dict[str, float] | None  # measured for one step on this machine: sampling, learning
+    minutes: float | None  # of the whole run, including the held-out measurements
     remark: str | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and strings, for JSON."""
+        """Return plain numbers and strings, for JSON."""
         return asdict(self)
 
     def in_words(self) -> dict[str, str]:
-        """The plan in words, for a table."""
+        """Return the plan in words, for a table."""
         tokens, parameters, seconds = self.tokens, self.parameters, self.seconds
         text = {
             "a step": f"{self.prompts} prompts x {self.group} completions = {self.completions} completions, "
@@ -85,13 +85,13 @@ def plan(
     gpu_memory: float | None = None,
     devices: int | None = None,
 ) -> Plan:
-    """Work out what ``recipe`` needs, here or on a GPU of ``gpu_memory`` GiB.
+    """Work out what ``recipe`` needs on this machine, or on a GPU with ``gpu_memory`` GiB.
 
-    ``gpu_memory`` is ``math.inf`` where the memory is not known and must not be judged.
-    ``devices``: how many processes train together; None: as many as torchrun or accelerate has started.
+    ``gpu_memory`` may be ``math.inf``: then memory is not checked. ``devices`` is the number of processes that train
+    together; None means as many as torchrun or accelerate has started.
 
     Raises:
-        PlanRefusal: the recipe cannot work; the message names all that is wrong and what to change.
+        PlanRefusal: the recipe cannot work; the message names everything that is wrong and what to change.
         MemoryRefusal: it would need more memory than there is.
         UserError: the data or the model is not on this machine and cannot be fetched.
 
@@ -104,7 +104,7 @@ def plan(
     devices = devices or int(os.environ.get("WORLD_SIZE", 1))
     rows, group = int(given["per_device_train_batch_size"]), int(given["num_generations"])
     completions = rows * devices * int(given["gradient_accumulation_steps"])
-    # TRL samples for several steps at once when told so, and then takes its prompts in batches of that size.
+    # With steps_per_generation TRL samples the completions of several steps together.
     waves = recipe.grpo.get("steps_per_generation")
     sampled = recipe.grpo.get("generation_batch_size") or (rows * devices * waves if waves else completions)
     _refuse_batches(recipe, given, sampled)
@@ -143,7 +143,7 @@ def with_time(planned: Plan, recipe: Recipe, seconds: dict[str, float]) -> Plan:
 
 
 def _checked_values(recipe: Recipe) -> dict[str, Any]:
-    """The recipe's ``grpo`` section with TRL's defaults, where every value can be meant as it stands."""
+    """Return the recipe's ``grpo`` section together with TRL's defaults, after checking every value."""
     from rlvr_kit.training.configs import checked_grpo  # late: it loads torch and TRL
 
     given = DEFAULTS | recipe.grpo
@@ -155,7 +155,7 @@ def _checked_values(recipe: Recipe) -> dict[str, Any]:
 
 
 def _steps(given: dict[str, Any], available: int, sampled: int, completions: int) -> int:
-    """Optimizer steps of the run: as many as it says, or else those of its epochs."""
+    """Return the number of optimizer steps: the recipe's own number, or that of its epochs."""
     if given["max_steps"] >= 0:
         return int(given["max_steps"])
     batches = available // sampled * int(given["num_iterations"])
@@ -163,11 +163,11 @@ def _steps(given: dict[str, Any], available: int, sampled: int, completions: int
 
 
 def _minutes(recipe: Recipe, seconds: dict[str, float], steps: int, completions: int) -> float:
-    """Minutes of the run, its held-out measurements included, from the seconds of one step."""
+    """Return the minutes of the whole run, including its held-out measurements, from the seconds of one step."""
     measured = (steps // recipe.evaluation.every_steps + 1) * recipe.evaluation.heldout / completions
     sampled_steps = (
         steps / (DEFAULTS | recipe.grpo)["num_iterations"]
-    )  # completions are learned from so many times
+    )  # how often the same completions are used
     return (steps * seconds["learning"] + (sampled_steps + measured) * seconds["sampling"]) / 60
 
 

@@ -1,4 +1,4 @@
-"""Whether a folder holds a run of this recipe, whether that run is finished, and in what number format it began."""
+"""Find out whether a folder holds a run of this recipe, whether it is finished, and its number format."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +13,7 @@ from rlvr_kit.training.finish import reason_to_end, write_summary
 
 
 def resolved_as_begun(recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe resolved, in the number format in which the folder's run began, perhaps on another machine."""
+    """Return the resolved recipe, with the number format of the folder's run, which may come from another machine."""
     if recipe.model.dtype == "auto" and (folder / "recipe.yaml").exists():
         with suppress(UserError):  # a recipe that cannot be read is refused by whoever needs it
             begun = load_recipe(folder / "recipe.yaml").model.dtype
@@ -41,7 +41,7 @@ def refuse_other_run(recipe: Recipe, folder: Path) -> None:
 
 
 def is_finished(recipe: Recipe, run: Run) -> bool:
-    """Whether the run has its model. A summary that a kill has prevented is written now."""
+    """Return whether the run has its model. If a kill left it without a summary, the summary is written now."""
     if not (run.path / "model").exists():
         return False
     if IS_MAIN_PROCESS and not (run.path / "summary.json").exists():

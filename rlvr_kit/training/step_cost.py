@@ -1,4 +1,4 @@
-"""What a recipe takes: the tokens of its prompts, and memory by part. plan.py judges these numbers."""
+"""Estimate what a recipe needs: the tokens of its prompts, and memory by part. plan.py decides with these numbers."""
 
 from os.path import commonprefix
 from statistics import median
@@ -12,9 +12,9 @@ from rlvr_kit.recipe import Recipe
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-#: Python, torch, transformers and TRL before any model, resident on a CPU (measured).
+#: Memory of Python, torch, transformers and TRL before a model is loaded, measured on a CPU.
 LIBRARIES = 0.6 * GIB
-#: hidden, intermediate, layers, heads, key-value heads of the GPU recipes' models: to plan without the Hub.
+#: Hidden size, intermediate size, layers, heads, key-value heads of the GPU recipes' models, to plan without the Hub.
 QWEN = {
     "Qwen/Qwen2.5-0.5B": (896, 4864, 24, 14, 2),
     "Qwen/Qwen2.5-0.5B-Instruct": (896, 4864, 24, 14, 2),
@@ -23,7 +23,7 @@ QWEN = {
 
 
 def model_config(recipe: Recipe) -> tuple["PretrainedConfig", bool]:
-    """The model's sizes without its weights, and whether they are the model's own or this module's table.
+    """Return the model's sizes, and True when they were read from the model (False: from the table above).
 
     Raises:
         UserError: neither the Hub, nor its cache, nor a folder has them.
@@ -54,12 +54,12 @@ def model_config(recipe: Recipe) -> tuple["PretrainedConfig", bool]:
 
 
 def prompt_tokens(recipe: Recipe, guess: bool = False) -> dict[str, int]:
-    """Tokens of the recipe's prompts as the model gets them.
+    """Count the tokens of the recipe's prompts, as the model gets them.
 
     Of the training prompts: ``median``, ``longest``, and ``shared`` by all of them, counted on the 100 longest
     questions and an even sample of the others. Of the held-out and test prompts: the longest one (``evaluated``), and
-    all of the longest batch together, with what they share counted once (``evaluated_batch``). ``guess`` is for want
-    of a tokenizer: three characters a token, which is about right for prompts with worked examples from GSM8K.
+    all of the longest batch together, with what they share counted once (``evaluated_batch``). With ``guess`` no
+    tokenizer is needed: three characters count as a token, which is about right for GSM8K prompts with examples.
     """
     from rlvr_kit.engine.sampling import prompt_token_ids
     from rlvr_kit.models import load_tokenizer
@@ -90,7 +90,7 @@ def memory_by_part(
     recipe: Recipe, config: "PretrainedConfig", tokens: dict[str, int], rows: int, sampled: int,
     group: int, gpu: bool = False,
 ) -> tuple[dict[str, float], dict[str, int]]:  # fmt: skip
-    """GiB that one device needs at most, by part and "at once"; and the parameters, ``all`` and ``trained``.
+    """Return the GiB that one device needs, by part and "at once", and the parameters, ``all`` and ``trained``.
 
     ``tokens``: what :func:`prompt_tokens` counts, and ``completion``, the limit of a completion in training.
     ``rows`` completions are in one loss pass; ``sampled`` are sampled at once, in groups of ``group``.

@@ -1,4 +1,4 @@
-"""How long a training step takes on this machine: a few real steps are timed, and nothing of them is kept."""
+"""Measure how long a training step takes on this machine, with a few real steps that leave nothing behind."""
 
 import contextlib
 import io
@@ -20,18 +20,18 @@ from rlvr_kit.training.train import train
 
 
 def timed_plan(recipe: Recipe) -> Plan:
-    """As :func:`plan`, with the time of a step on this machine and so of the whole run.
+    """Return the :func:`plan` with the measured time of one step on this machine, and so with that of the whole run.
 
     >>> timed_plan(load_recipe("smoke")).minutes < 10  # doctest: +SKIP
     True
     """
     planned = plan(recipe)
-    if planned.remark:  # the model is not here
+    if planned.remark:  # the model is not on this machine
         return planned
     Console(stderr=True).print(f"timing a training step of recipe {escape(recipe.name)} on this machine …")
     try:
         return with_time(planned, recipe, time_step(recipe))
-    except UserError as error:  # such as weights that are not here, though their sizes are
+    except UserError as error:  # for example: the weights are missing, although the model's sizes are known
         return replace(planned, remark=str(error))
 
 
@@ -42,7 +42,7 @@ def time_step(recipe: Recipe) -> dict[str, float]:
     groups whose rewards are equal, so they take as long or less. On a GPU a first step warms up, uncounted.
     """
     few = recipe.evaluation.model_copy(update={"heldout": 1, "every_steps": 1000})
-    # Every step samples what it learns from, whether or not the recipe reuses completions: plan.py counts how often.
+    # Here every step samples its own completions, also when the recipe reuses them: plan.py counts how often it does.
     once = {"max_steps": 3, "num_iterations": 1, "steps_per_generation": None, "generation_batch_size": None}
     short = recipe.model_copy(update={"grpo": recipe.grpo | once, "evaluation": few})
     moments: list[float] = []  # step 0 logged, step 1 scored, step 1 logged, step 2 scored, step 2 logged
@@ -56,7 +56,7 @@ def time_step(recipe: Recipe) -> dict[str, float]:
         if len(moments) == (5 if torch.cuda.is_available() else 3):
             raise _Enough
 
-    unseen = io.StringIO()  # the progress bar and the log lines of a run that nobody asked for
+    unseen = io.StringIO()  # takes the progress bar and the log lines of this run, which are not shown
     with (
         tempfile.TemporaryDirectory() as folder,
         contextlib.redirect_stdout(unseen),

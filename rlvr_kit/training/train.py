@@ -1,4 +1,4 @@
-"""Recipe -> trained run folder: TRL's GRPOTrainer with a held-out curve, checkpoints, and a way to go on from them."""
+"""Train a recipe into a run folder: TRL's GRPOTrainer with a held-out curve, and checkpoints to continue from."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ from rlvr_kit.training.resume import is_finished, refuse_other_run, resolved_as_
 
 
 def _trainer_class(recipe: Recipe, folder: Path) -> type:
-    """TRL's trainer, or the one that shares prefixes; a checkpoint appears in the folder when it is complete."""
+    """Return the kit's trainer class or TRL's own, changed so that only complete checkpoints appear in the folder."""
     from trl import GRPOTrainer
 
     from rlvr_kit.engine.grpo_trainer import SharedPrefixGRPOTrainer
@@ -41,10 +41,10 @@ def _trainer_class(recipe: Recipe, folder: Path) -> type:
             return str(folder / "checkpoints" / ".partial")
 
         def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-            """A run folder describes itself; a README in each checkpoint would add nothing."""
+            """Write no README into checkpoints: the run folder has a recipe and a summary."""
 
         def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-            # transformers looks at this flag after a step only, and would train one more from the last checkpoint.
+            # transformers checks this flag only after a step, so it would train one step too many after a checkpoint.
             if not self.control.should_training_stop:
                 super()._run_epoch(*args, **kwargs)
 
@@ -62,7 +62,7 @@ def _trainer_class(recipe: Recipe, folder: Path) -> type:
                     shutil.rmtree(partial)
                     for old in checkpoints(folder)[:-2]:
                         shutil.rmtree(old)
-            except (OSError, SafetensorError, RuntimeError) as error:  # torch.save's is a RuntimeError
+            except (OSError, SafetensorError, RuntimeError) as error:  # torch.save raises a RuntimeError
                 problem = cannot_write(complete, error)
                 shutil.rmtree(partial, ignore_errors=True)
                 raise problem from error
@@ -72,7 +72,7 @@ def _trainer_class(recipe: Recipe, folder: Path) -> type:
 
 @contextmanager
 def _opened(recipe: Recipe, run: Run, checkpoint: Path | None) -> Iterator[None]:
-    """Write recipe.yaml and forget what was logged after the checkpoint; undo it when nothing was trained."""
+    """Write recipe.yaml and delete log lines after the checkpoint; undo this if not even one step is trained."""
     if IS_MAIN_PROCESS:
         with atomic(run.path / "recipe.yaml") as draft:
             draft.write_text(recipe.to_yaml(), encoding="utf-8")
@@ -100,15 +100,15 @@ def train(
     rewards: list[Any] | None = None,
     live: Callable[[Run], None] | None = None,
 ) -> Run:
-    """Train as the recipe says, into the run folder ``out``; go on where that folder's last checkpoint ended.
+    """Train as the recipe says, into the run folder ``out``. A run that was interrupted continues.
 
-    ``rewards`` replaces the recipe's two reward functions (the notebook on reward hacking does that); ``live`` is
-    called with the run after each line of its log.
+    It continues from the last checkpoint of the folder. ``rewards`` replaces the recipe's two reward functions (the
+    notebook on reward hacking does that). ``live`` is called with the run after each line of the log.
 
     Raises:
-        UserError: what cannot work, before anything is loaded; a folder that holds another run, or in which another
-            process trains; a full disk; a stop by guards.py.
-        Interrupted: Ctrl-C or SIGTERM; a checkpoint was written, and the same call goes on from there.
+        UserError: the recipe cannot work (said before anything is loaded); the folder holds another run, or another
+            process trains in it; the disk is full; or guards.py has stopped the run.
+        Interrupted: Ctrl-C or SIGTERM. A checkpoint was written, and the same call continues from there.
 
     Example:
         >>> from rlvr_kit.recipe import load_recipe
@@ -120,8 +120,8 @@ def train(
     refuse_other_run(recipe, run.path)
     if is_finished(recipe, run):
         return run
-    if IS_MAIN_PROCESS:  # it is enough that one of several processes refuses
-        # With other reward functions the recipe's weights are not used, and may be 0.
+    if IS_MAIN_PROCESS:  # of several processes only one needs to refuse
+        # With other reward functions the recipe's reward weights are not used, so even 0 is allowed.
         plan(recipe.model_copy(update={"rewards": RewardsSection()}) if rewards else recipe)
     with only_writer(run.path) if IS_MAIN_PROCESS else nullcontext():
         refuse_other_run(recipe, run.path)  # another process may have trained here in the meantime
@@ -132,7 +132,7 @@ def train(
 
 
 def _train(recipe: Recipe, run: Run, rewards: list[Any] | None, live: Callable[[Run], None] | None) -> None:
-    """Load, train from the last checkpoint on, and save, in a folder in which no other process trains."""
+    """Load the model, train from the last checkpoint on, and save. The caller holds the lock of the folder."""
     release_memory()  # what an evaluation in the same process left: the peak would come on top of it
     reuse_freed_memory()
     use_threads(recipe.run.threads)
@@ -156,12 +156,12 @@ def _train(recipe: Recipe, run: Run, rewards: list[Any] | None, live: Callable[[
             model=policy, args=config, processing_class=tokenizer, train_dataset=dataset, peft_config=lora,
             reward_funcs=rewards or ours, callbacks=[keeper],
         )  # fmt: skip
-    except Exception as error:  # no code of the caller's runs here: it is a value of the recipe
+    except Exception as error:  # no code of the caller runs here, so a value of the recipe is wrong
         raise InputError(f"recipe {recipe.name} is refused by TRL: {' '.join(str(error).split())}") from error
     trainer.remove_callback(PrinterCallback)
     keeper.trainer = trainer
-    if hasattr(trainer, "stop"):  # sampling in training ends where evaluation ends
-        trainer.stop = template.stop
+    if hasattr(trainer, "stop"):  # a completion ends at the same strings in training and in evaluation
+        trainer.stop, trainer.redraws = template.stop, recipe.run.redraws
     with _opened(recipe, run, checkpoint), stop_signals(keeper), quiet():
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -183,7 +183,7 @@ def _train(recipe: Recipe, run: Run, rewards: list[Any] | None, live: Callable[[
     if whole is not None:
         save_model(recipe, run, whole, tokenizer)
         write_summary(recipe, run, keeper.stopped_by, peak_memory_gib())
-    # The trainer and its callback know each other, so its memory would stay until some later collection.
+    # Trainer and callback refer to each other, so Python would free their memory only at some later time.
     trainer.accelerator.free_memory()
     del keeper.trainer
 
@@ -191,9 +191,10 @@ def _train(recipe: Recipe, run: Run, rewards: list[Any] | None, live: Callable[[
 def _explained(
     error: Exception, keeper: RunKeeper, checkpoint: Path | None, own_code: bool
 ) -> Exception | None:
-    """The error to raise for what ended TRL's training; None when a guard has already said why.
+    """Return the error to raise after an error in TRL's training; None when a guard has already given the reason.
 
-    `own_code`: no reward function and no callback of the caller takes part, whose errors are the caller's to read.
+    `own_code` is true when all the code that ran belongs to the kit. Otherwise an error in a reward function or in a
+    callback of the caller is raised unchanged.
     """
     recipe, reason = keeper.recipe, " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, UserError):

@@ -9,7 +9,7 @@ from datasets import Dataset
 from test_sampling import TOKENIZER, tiny
 from trl import GRPOConfig, GRPOTrainer
 
-import rlvr_kit.engine.grpo_trainer
+import rlvr_kit.engine.trainer_sampling
 from rlvr_kit.engine.grpo_trainer import SharedPrefixGRPOTrainer
 from rlvr_kit.engine.sampling import Completion
 
@@ -67,7 +67,7 @@ def force(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         return completions
 
     if isinstance(trainer, SharedPrefixGRPOTrainer):
-        monkeypatch.setattr(rlvr_kit.engine.grpo_trainer, "decode", decode)
+        monkeypatch.setattr(rlvr_kit.engine.trainer_sampling, "decode", decode)
     else:
         trainer._generate_single_turn = single_turn
 

@@ -12,6 +12,7 @@ from test_sampling import TOKENIZER
 from trl import GRPOTrainer
 
 import rlvr_kit.engine.grpo_trainer
+import rlvr_kit.engine.trainer_sampling
 from rlvr_kit.engine.grpo_trainer import SharedPrefixGRPOTrainer
 from rlvr_kit.engine.sampling import Completion
 from rlvr_kit.engine.token_logps import branch_logps
@@ -134,7 +135,7 @@ def test_an_end_token_that_was_not_sampled_is_not_trained(
     ]
     trainer = make_trainer(SharedPrefixGRPOTrainer, tmp_path, per_device_train_batch_size=4)
     trainer.eos_token_ids, trainer.stop = [END, second_end], ["\nQuestion:"]
-    monkeypatch.setattr(rlvr_kit.engine.grpo_trainer, "decode", lambda *_: completions)
+    monkeypatch.setattr(rlvr_kit.engine.trainer_sampling, "decode", lambda *_: completions)
     trainer.model.train()
     inputs = trainer._generate_and_score_completions([{"prompt": PROMPTS[0]}] * 4)
     kept = inputs["completion_mask"].bool()
@@ -165,7 +166,7 @@ ASIDE: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("name", ASIDE)
 def test_it_steps_aside_with_one_line(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     options, reason = ASIDE[name]
-    caplog.set_level(logging.WARNING, logger="rlvr_kit.engine.grpo_trainer")
+    caplog.set_level(logging.WARNING, logger="rlvr_kit.engine.trainer_sampling")
     weights = []
     for cls in (GRPOTrainer, SharedPrefixGRPOTrainer):
         trainer = make_trainer(cls, tmp_path, **({"max_steps": 2} | options))

@@ -92,6 +92,11 @@ if WORLD == 2:
     run("sampled", *moves)
     run("stock", *moves, "run.shared_prefix=false")
 
+    def differs_where_gold_is_even(completions, gold, **_):
+        return [float(i % 2) if int(gold[i]) % 2 == 0 else 1.0 for i in range(len(completions))]
+
+    run("redrawn", "run.redraws=20", "grpo.per_device_train_batch_size=4", rewards=[differs_where_gold_is_even])
+
     def stop_one(completions, **_):
         stop_one.calls += 1
         if RANK == 1 and stop_one.calls == 2:
@@ -211,6 +216,17 @@ def test_processes_sample_from_streams_of_their_own(two: Path, name: str) -> Non
             a == b for a, b in pairs if "\ufffd" not in (a, b)
         ]  # bytes that are no UTF-8 all look the same
         assert sum(same) < len(same) / 4
+
+
+def test_both_processes_draw_a_group_without_signal_again(two: Path) -> None:
+    ours, theirs = (weights(two, "redrawn", rank) for rank in (0, 1))
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    pd.testing.assert_frame_equal(history(two, "redrawn", 0), history(two, "redrawn", 1))
+    log, written = Run(two / "redrawn").log(), Run(two / "redrawn").completions()
+    assert log.equal_groups[1:].eq(0).all() and written.advantage.ne(0).all()
+    assert written.groupby("step").prompt.nunique().tolist() == [2] * 4
+    redrawn = log.completions - 8 * log.step
+    assert redrawn.is_monotonic_increasing and redrawn.iloc[-1] >= 4 and redrawn.mod(4).eq(0).all()
 
 
 @pytest.mark.parametrize("name", ["fixed", "fixed-stock", "split", "lopsided", "cut"])

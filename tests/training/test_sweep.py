@@ -1,24 +1,34 @@
 """A study runs what is missing, in a fair order, and says what all its seeds say."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from rlvr_kit import UserError
 from rlvr_kit.paths import PROJECT
-from rlvr_kit.training.sweep import load_study, sweep
+from rlvr_kit.recipe import load_recipe
+from rlvr_kit.training.configs import checked_grpo, lora_config
+from rlvr_kit.training.study import Study, finished_runs, load_study, recipe_key, write_sweep
+from rlvr_kit.training.sweep import sweep
 
-STUDY = """
+#: A model with random weights never earns a reward; the entropy bonus makes its weights move all the same.
+SMALL = (
+    "grpo.max_steps: 3, grpo.entropy_coef: 0.05, evaluation.n: 4, evaluation.heldout: 4, data.train_size: 8, "
+    "evaluation.every_steps: 1, run.save_steps: 1"
+)
+STUDY = f"""
 recipe: smoke
 seeds: [0, 1]
 variants:
-  default: {grpo.max_steps: 2, evaluation.n: 4, evaluation.heldout: 4, data.train_size: 8}
-  hot: {grpo.max_steps: 2, evaluation.n: 4, evaluation.heldout: 4, data.train_size: 8, grpo.temperature: 1.2}
+  default: {{{SMALL}}}
+  hot: {{{SMALL}, grpo.temperature: 1.2}}
 """
 
 
@@ -29,28 +39,117 @@ def study_file(tmp_path: Path) -> Path:
     return file
 
 
+def kill_when(command: list[str], happened: Callable[[], bool]) -> None:
+    """Start the command and kill it, with all that it has started, as soon as something has happened."""
+    process = subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while not happened():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
 def test_a_killed_study_goes_on_and_ends_as_if_it_had_not_been(study_file: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "rlvr_kit", "sweep", str(study_file), "--out", str(tmp_path / "out")]
-    killed = subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    first = tmp_path / "out" / "default" / "seed-0" / "result.json"
-    while not first.exists():
-        assert killed.poll() is None
-        time.sleep(0.1)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    folder = tmp_path / "out" / "default" / "seed-0"
+    log, first = folder / "log.jsonl", folder / "result.json"
+    kill_when(command, lambda: log.exists() and '"step": 1,' in log.read_text())
+    kill_when(command, first.exists)
     finished = first.stat().st_mtime_ns
-    done = sweep(load_study(study_file), tmp_path / "out")
+    study = load_study(study_file)
+    done = sweep(study, tmp_path / "out")
     assert first.stat().st_mtime_ns == finished  # what had finished was not run again
+    whole = sweep(study.model_copy(update={"seeds": [0]}), tmp_path / "whole")
+    measured = (
+        "tuned",
+        "tokens",
+        "gain",
+        "steps",
+        "best_step",
+        "heldout",
+        "entropy",
+        "completions",
+        "recipe",
+    )
+    for run in whole["runs"]:
+        again = next(
+            other for other in done["runs"] if (other["variant"], other["seed"]) == (run["variant"], 0)
+        )
+        assert {key: run[key] for key in measured} == {key: again[key] for key in measured}
     assert [(run["variant"], run["seed"]) for run in done["runs"]] == [
         ("default", 0), ("default", 1), ("hot", 0), ("hot", 1),
     ]  # fmt: skip
-    assert done["variants"]["hot"]["seeds"] == 2 and done["machine"]["cores"] >= 1
+    assert done["variants"]["hot"]["seeds"] == 2 and done["machines"][0]["cores"] >= 1
     assert json.loads((tmp_path / "out" / "sweep.json").read_text()) == json.loads(json.dumps(done))
     begun = {f"{run['variant']} {run['seed']}": 0.0 for run in done["runs"]}
     for name in begun:
         variant, seed = name.split()
         begun[name] = (tmp_path / "out" / variant / f"seed-{seed}" / "recipe.yaml").stat().st_mtime
     assert max(begun["default 0"], begun["hot 0"]) <= min(begun["default 1"], begun["hot 1"])
+
+    # The summary alone is enough to go on with: on another machine nothing is run again, and a new seed is.
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copy(tmp_path / "out" / "sweep.json", elsewhere)
+    assert sweep(load_study(study_file), elsewhere) == json.loads(json.dumps(done))
+    assert sorted(path.name for path in elsewhere.iterdir()) == ["sweep.json"]
+
+
+def test_a_study_made_on_two_machines_says_so_and_keeps_what_was_made(
+    study_file: Path, tmp_path: Path
+) -> None:
+    study = load_study(study_file)
+    cells = {cell: finished(study, cell, processor=f"Fast {i % 2}") for i, cell in enumerate(study.cells)}
+    written = write_sweep(study, tmp_path / "out", cells)
+    assert [machine["processor"] for machine in written["machines"]] == ["Fast 0", "Fast 1"]
+    assert [run["machine"] for run in written["runs"]] == [0, 0, 1, 1]
+    assert finished_runs(study, tmp_path / "out") == cells
+
+
+def finished(study: Study, cell: tuple[str, int], **machine: str) -> dict:
+    """The figures of a run that was never made."""
+    key = recipe_key(study.recipe_of(*cell))
+    run = {"variant": cell[0], "seed": cell[1], "gain": 0.1, "p": 0.5, "n": 4, "minutes": 1.0}
+    return run | {"recipe": key, "machine": machine}
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "message"),
+    [
+        ("grpo.temperature: 1.2", "grpo.temperature: 1.1", "variant 'hot' with seed 0 of another recipe"),
+        ("seeds: [0, 1]", "seeds: [1]", "variant 'default' with seed 0, which the study does not have"),
+        ("  hot:", "  cold:", "variant 'hot' with seed 0, which the study does not have"),
+    ],
+)
+def test_figures_of_another_study_are_not_taken_over(
+    study_file: Path, tmp_path: Path, before: str, now: str, message: str
+) -> None:
+    study = load_study(study_file)
+    write_sweep(study, tmp_path / "out", {cell: finished(study, cell) for cell in study.cells})
+    study_file.write_text(STUDY.replace(before, now))
+    with pytest.raises(UserError, match=f"{message}.*choose another output folder"):
+        sweep(load_study(study_file), tmp_path / "out")
+
+
+def test_a_summary_that_no_sweep_has_written_is_one_line(study_file: Path, tmp_path: Path) -> None:
+    for text in ("[]", "{", '{"runs": [{"variant": "hot", "seed": 0}], "machine": {}}'):
+        (tmp_path / "sweep.json").write_text(text)
+        with pytest.raises(UserError, match="not what a sweep of this version writes"):
+            sweep(load_study(study_file), tmp_path)
+
+
+def test_what_a_key_leaves_at_its_default_does_not_make_another_recipe() -> None:
+    plain = load_recipe("smoke")
+    assert recipe_key(plain) == recipe_key(load_recipe("smoke", ["run.redraws=0", "run.threads=2"]))
+    assert recipe_key(plain) != recipe_key(load_recipe("smoke", ["run.redraws=1"]))
+
+
+def test_the_committed_studies_describe_recipes_that_work() -> None:
+    for file in (PROJECT / "notebooks" / "samples" / "study").glob("*.yaml"):
+        study = load_study(file)
+        for variant in study.variants:
+            recipe = study.recipe_of(variant, study.seeds[0])
+            assert checked_grpo(recipe) and (lora_config(recipe) is None) == (recipe.lora is None)
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,23 @@ def test_completions_may_be_used_for_two_steps(reuse: str, tmp_path: Path) -> No
     assert log.step.tolist() == list(range(7))
     assert log.loss[1:].notna().all() and log.entropy[1:].notna().all()
     assert log.reward[1:].notna().tolist() == log.length[1:].notna().tolist() == [True, False] * 3
+    each = 8 if reuse == "num_iterations" else 16  # steps_per_generation samples for two steps at once
+    assert log.completions.tolist() == [0, *(each * (1 + step // 2) for step in range(6))]
+
+
+def test_what_is_drawn_again_is_counted_also_by_a_run_that_goes_on(tmp_path: Path) -> None:
+    """A model with random weights earns nothing, so every group is drawn twice more."""
+
+    def fail(run: Run) -> None:
+        if run.lines()[-1]["step"] == 3:
+            raise ZeroDivisionError
+
+    recipe = load_recipe("smoke", [MOVES, "run.redraws=2"])
+    whole, resumed = train(recipe, tmp_path / "whole"), tmp_path / "resumed"
+    with pytest.raises(ZeroDivisionError):
+        train(recipe, resumed, live=fail)
+    assert whole.log().completions.tolist() == [0, 24, 48, 72, 96]
+    pd.testing.assert_frame_equal(comparable(train(recipe, resumed)), comparable(whole))
 
 
 def test_the_model_loads_in_transformers_and_is_what_the_last_heldout_line_measured(run: Run) -> None:

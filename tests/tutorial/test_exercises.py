@@ -6,6 +6,7 @@ import nbformat
 import pytest
 from wrong_00_05 import WRONG as WRONG_00_05
 from wrong_06_11 import WRONG as WRONG_06_11
+from wrong_12 import WRONG as WRONG_12
 
 from rlvr_kit.errors import InputError
 from rlvr_kit.paths import PROJECT
@@ -42,7 +43,7 @@ def exercises():
 
 
 EXERCISES = {(notebook, name): (source, after) for notebook, name, source, after in exercises()}
-KNOWN_MISTAKES = [*WRONG_00_05, *WRONG_06_11]
+KNOWN_MISTAKES = [*WRONG_00_05, *WRONG_06_11, *WRONG_12]
 
 
 def mark(capsys, code, after):
