@@ -118,7 +118,9 @@ def evaluate(
         typer.Option(help="Ask a server, http://… (OpenAI-style) or sagemaker:NAME, for --model."),
     ] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time to the endpoint.")] = 4,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one request to the endpoint.")] = 60.0,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, max=3600, help="Seconds that the endpoint may stay silent.")
+    ] = 60.0,
     label: Annotated[
         str | None, typer.Option(help="Name in the run folder; base and tuned go onto its card.")
     ] = None,
@@ -159,10 +161,12 @@ def evaluate(
         print(json.dumps(result, indent=2))
         return
     if result.get("failed"):
-        print(
-            f"{result['failed']} requests failed and count as wrong; the column `error` of the rows says why"
-        )
-    print(f"{model} on {result['n']:,} test problems of {settings.task}, {result['shots']} exemplars")
+        print(f"failed requests, which count as wrong: {result['failed']}; the column `error` says why")
+    if others := result.get("answered_as"):
+        print(f"asked for {result['model']}, the endpoint says that its model is {', '.join(others)}")
+    print(
+        f"{result['model']} on {result['n']:,} test problems of {settings.task}, {result['shots']} exemplars"
+    )
     for share in ("strict", "lenient", "format", "truncated"):
         low, high = result[f"{share}_ci"]
         print(f"{share:10}{result[share]:6.1%}  (n={result['n']}, 95 % interval {low:.1%} to {high:.1%})")

@@ -48,6 +48,9 @@ def endpoint_at(address: str, model: str, timeout: float) -> "Endpoint":
         from rlvr_kit.cloud.endpoint import sagemaker_endpoint
 
         return sagemaker_endpoint(address.removeprefix("sagemaker:"))
+    from rlvr_kit.errors import InputError
     from rlvr_kit.measure.endpoint import openai_endpoint
 
+    if model in ("", "bundled"):  # the model of an evaluation without --model, which no server serves
+        raise InputError("--model is missing: the name under which the endpoint serves the model")
     return openai_endpoint(address, model, timeout)
