@@ -86,7 +86,7 @@ def load_policy(
         UserError: the model cannot be found or read; the message says where it was looked for.
     """
     if name == "tiny-random":
-        return _tiny_model(seed)
+        return _tiny_model(seed, dtype)
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -151,7 +151,7 @@ def _tiny_tokenizer() -> "PreTrainedTokenizerBase":
     return fast
 
 
-def _tiny_model(seed: int) -> "PreTrainedModel":
+def _tiny_model(seed: int, dtype: str) -> "PreTrainedModel":
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -163,4 +163,5 @@ def _tiny_model(seed: int) -> "PreTrainedModel":
     )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return LlamaForCausalLM(config)
+        model = LlamaForCausalLM(config)
+    return model if dtype == "auto" else model.to(getattr(torch, dtype))

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import IO
 
 from rlvr_kit.errors import InputError, MachineError
-from rlvr_kit.machine import pick_dtype
 
 HOST = "127.0.0.1"  # this machine alone; nobody else can ask the server
 #: Seconds that a server is given to end by itself before it is killed.
@@ -38,10 +37,14 @@ class Server:
 
 
 @contextmanager
-def serve(folder: str | Path, port: int = 0, start_within: float = 180.0) -> Iterator[Server]:
+def serve(
+    folder: str | Path, port: int = 0, start_within: float = 180.0, dtype: str = "float32"
+) -> Iterator[Server]:
     """Serve a merged model folder inside the block; when the block ends, however it ends, the server is gone.
 
-    ``port`` 0 takes a free one. The number format is that of the kit's own evaluation, so that answers can be equal.
+    ``port`` 0 takes a free one. ``dtype`` is the number format to compute in: float32 rounds so little that the
+    answers equal those of any other way that computes in it; bfloat16 and float16 are smaller, faster on some machines,
+    and fall otherwise where two words are nearly equally likely.
     The thread that starts it must stay until the end, since the system ends the server with that thread.
 
     Raises:
@@ -60,7 +63,7 @@ def serve(folder: str | Path, port: int = 0, start_within: float = 180.0) -> Ite
         )
     port = _free_port(port)
     command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(path)]
-    command += ["--host", HOST, "--port", str(port), "--dtype", str(pick_dtype()).removeprefix("torch.")]
+    command += ["--host", HOST, "--port", str(port), "--dtype", dtype]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
