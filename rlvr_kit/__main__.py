@@ -144,6 +144,8 @@ def evaluate(
         settings.sampling, samples=samples, temperature=temperature,
         max_new_tokens=max_new_tokens or settings.max_new_tokens,
     )  # fmt: skip
+    if endpoint and endpoint.startswith("sagemaker:"):
+        model = endpoint.removeprefix("sagemaker:")
     name = label or evaluation_label(settings, model, settings.template(shots), sampling)
     if endpoint:
         from rlvr_kit.measure.endpoint import evaluate_endpoint

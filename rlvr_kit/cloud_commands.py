@@ -94,7 +94,6 @@ def deploy(
                     )
                     with suppress(KeyboardInterrupt):
                         time.sleep(max(0.0, began + 60 * minutes - time.monotonic()))
-            console.out(f"[{plan.name}: deleted]")
     if as_json:
         print(json.dumps({"plan": plan.to_dict()} | ({} if dry_run else {"result": result}), indent=2))
 

@@ -73,32 +73,53 @@ def _delete(call: Callable[[], Any], kind: str, on_line: Callable[[str], Any]) -
 
 
 @contextmanager
-def sigterm_as_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does, so that everything is deleted; in other threads nothing changes."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def endings_as_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM, and the end of the terminal, end the block as Ctrl-C does, so that everything is deleted."""
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
+    with _on_endings(interrupt):
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def ctrl_c_later(on_line: Callable[[str], Any]) -> Iterator[None]:
+    """Let Ctrl-C and its like wait for the block's end: AWS carries out a request that is under way in any case.
+
+    Deleting at once could find nothing yet, and what the request then creates would stay and cost money.
+    """
+    came = []
+
+    def note(*_: Any) -> None:
+        came.append(True)
+        on_line("[one moment: what was just asked of AWS is waited for, and then deleted]")
+
+    with _on_endings(note):
+        yield
+    if came:
+        raise KeyboardInterrupt
 
 
 @contextmanager
 def no_ctrl_c(on_line: Callable[[str], Any]) -> Iterator[None]:
-    """While something that costs money is being deleted, Ctrl-C and SIGTERM only say so."""
-    if threading.current_thread() is not threading.main_thread():
+    """While something that costs money is being deleted, Ctrl-C and its like only say so."""
+    with _on_endings(
+        lambda *_: on_line("[deleting the endpoint, which costs money until it is gone: one moment]")
+    ):
         yield
-        return
-    tell = lambda *_: on_line("[deleting the endpoint, which costs money until it is gone: one moment]")  # noqa: E731
-    before = {number: signal.signal(number, tell) for number in (signal.SIGINT, signal.SIGTERM)}
+
+
+@contextmanager
+def _on_endings(handler: Callable[..., Any]) -> Iterator[None]:
+    """Handle Ctrl-C, SIGTERM and SIGHUP so in the block; in other threads than the first nothing changes."""
+    names = ("SIGINT", "SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ()
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]  # Windows has no SIGHUP
+    # What is ignored stays so: nohup lets a process go on without its terminal.
+    numbers = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, known in before.items():
+            signal.signal(number, known)
