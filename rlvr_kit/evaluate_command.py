@@ -74,18 +74,21 @@ def evaluate(given: Evaluate) -> None:
         recipe.sampling, samples=given.samples, temperature=given.temperature,
         max_new_tokens=given.max_new_tokens or recipe.max_new_tokens,
     )  # fmt: skip
-    label = given.label or evaluation_label(recipe, given.model, recipe.template(given.shots), sampling)
+    model = given.model
+    if given.endpoint and given.endpoint.startswith("sagemaker:"):
+        model = given.endpoint.removeprefix("sagemaker:")
+    label = given.label or evaluation_label(recipe, model, recipe.template(given.shots), sampling)
     if given.endpoint:
         from rlvr_kit.measure.endpoint import evaluate_endpoint
 
         result = evaluate_endpoint(
-            recipe, endpoint_at(given.endpoint, given.model, given.timeout),
+            recipe, endpoint_at(given.endpoint, model, given.timeout),
             label=given.label or f"{label}-served", shots=given.shots, sampling=sampling, out=out,
             concurrency=given.concurrency,
         ).summary  # fmt: skip
     else:
         result = evaluate_recipe(
-            recipe, label=label, model=given.model, shots=given.shots, sampling=sampling, out=out
+            recipe, label=label, model=model, shots=given.shots, sampling=sampling, out=out
         ).summary
     if given.as_json:
         print(json.dumps(result, indent=2))
