@@ -197,7 +197,10 @@ def _asking(endpoint: Endpoint, concurrency: int, give_up: int, others: list[str
                 if isinstance(result, Exception):
                     raise result
                 on_batch({i: result})
-                others.extend({answer.by for answer in result} - {"", endpoint.model, *others})
+                names = {
+                    answer.by.removesuffix("@main") for answer in result
+                }  # transformers serve's revision
+                others.extend(names - {"", endpoint.model, *others})
                 in_a_row = in_a_row + 1 if all(answer.error for answer in result) else 0
                 if in_a_row >= give_up:
                     raise MachineError(
