@@ -98,7 +98,6 @@ def deploy(given: Deploy) -> None:
                     )
                     with suppress(KeyboardInterrupt):
                         time.sleep(max(0.0, began + 60 * given.minutes - time.monotonic()))
-            console.out(f"[{plan.name}: deleted]")
     if given.as_json:
         print(json.dumps({"plan": plan.to_dict()} | ({} if given.dry_run else {"result": result}), indent=2))
 

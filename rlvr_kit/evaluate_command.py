@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rlvr_kit.command_options import AsJson, Overrides, folder, options_of
+from rlvr_kit.errors import InputError
 
 if TYPE_CHECKING:
     from rlvr_kit.measure.endpoint import Endpoint
@@ -46,7 +47,9 @@ class Evaluate:
         typer.Option(help="Ask a server for --model: http://… (OpenAI-style) or sagemaker:NAME."),
     ] = None
     concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time to the endpoint.")] = 4
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one request to the endpoint.")] = 60.0
+    timeout: Annotated[
+        float, typer.Option(min=0.1, max=3600, help="Seconds that the endpoint may stay silent.")
+    ] = 60.0
     label: Annotated[
         str | None, typer.Option(help="Name in the run folder; base and tuned go onto its model card.")
     ] = None
@@ -73,26 +76,31 @@ def evaluate(given: Evaluate) -> None:
         recipe.sampling, samples=given.samples, temperature=given.temperature,
         max_new_tokens=given.max_new_tokens or recipe.max_new_tokens,
     )  # fmt: skip
-    label = given.label or evaluation_label(recipe, given.model, recipe.template(given.shots), sampling)
+    model = given.model
+    if given.endpoint and given.endpoint.startswith("sagemaker:"):
+        model = given.endpoint.removeprefix("sagemaker:")
+    label = given.label or evaluation_label(recipe, model, recipe.template(given.shots), sampling)
     if given.endpoint:
         from rlvr_kit.measure.endpoint import evaluate_endpoint
 
         result = evaluate_endpoint(
-            recipe, endpoint_at(given.endpoint, given.model, given.timeout),
+            recipe, endpoint_at(given.endpoint, model, given.timeout),
             label=given.label or f"{label}-served", shots=given.shots, sampling=sampling, out=out,
             concurrency=given.concurrency,
         ).summary  # fmt: skip
     else:
         with redirect_stdout(sys.stderr):  # what the task's file prints is no part of the result
             result = evaluate_recipe(
-                recipe, label=label, model=given.model, shots=given.shots, sampling=sampling, out=out
+                recipe, label=label, model=model, shots=given.shots, sampling=sampling, out=out
             ).summary
     if given.as_json:
         print(json.dumps(result, indent=2))
         return
     if result.get("failed"):
-        print(f"{result['failed']} requests failed and count as wrong; the column `error` says why")
-    print(f"{given.model} on {result['n']:,} test problems of {recipe.task}, {result['shots']} exemplars")
+        print(f"failed requests, which count as wrong: {result['failed']}; the column `error` says why")
+    if others := result.get("answered_as"):
+        print(f"asked for {result['model']}, the endpoint says that its model is {', '.join(others)}")
+    print(f"{result['model']} on {result['n']:,} test problems of {recipe.task}, {result['shots']} exemplars")
     for share in ("strict", "lenient", "format", "truncated"):
         low, high = result[f"{share}_ci"]
         print(f"{share:10}{result[share]:6.1%}  (n={result['n']}, 95 % interval {low:.1%} to {high:.1%})")
@@ -107,4 +115,6 @@ def endpoint_at(address: str, model: str, timeout: float) -> "Endpoint":
         return sagemaker_endpoint(address.removeprefix("sagemaker:"))
     from rlvr_kit.measure.endpoint import openai_endpoint
 
+    if model in ("", "bundled"):  # the default of --model, which no server serves
+        raise InputError("--model is missing: the name under which the endpoint serves the model")
     return openai_endpoint(address, model, timeout)

@@ -73,19 +73,47 @@ def _delete(call: Callable[[], Any], kind: str, on_line: Callable[[str], Any]) -
 
 
 @contextmanager
-def sigterm_as_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM raise KeyboardInterrupt, as Ctrl-C does, so that everything is deleted. Only in the main thread."""
+def endings_as_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM, and the end of the terminal, raise KeyboardInterrupt as Ctrl-C does: then everything is deleted."""
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    with handle_signals(interrupt, signal.SIGTERM):
+    with _on_endings(interrupt):
         yield
 
 
 @contextmanager
+def ctrl_c_later(on_line: Callable[[str], Any]) -> Iterator[None]:
+    """Let Ctrl-C and the like wait for the end of the block, because AWS completes a request that it has received.
+
+    Deleting at once could find nothing yet, and what the request creates later would stay and cost money.
+    """
+    came = []
+
+    def note(*_: Any) -> None:
+        came.append(True)
+        on_line("[one moment: the request to AWS is completed first, and then everything is deleted]")
+
+    with _on_endings(note):
+        yield
+    if came:
+        raise KeyboardInterrupt
+
+
+@contextmanager
 def no_ctrl_c(on_line: Callable[[str], Any]) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM print a line and stop nothing while something that costs money is being deleted."""
+    """Let Ctrl-C and the like print a line and stop nothing while something that costs money is being deleted."""
     notice = "[deleting the endpoint, which costs money until it is gone: one moment]"
-    with handle_signals(lambda *_: on_line(notice), signal.SIGINT, signal.SIGTERM):
+    with _on_endings(lambda *_: on_line(notice)):
+        yield
+
+
+@contextmanager
+def _on_endings(handler: Callable[..., Any]) -> Iterator[None]:
+    """Let `handler` take Ctrl-C, SIGTERM and SIGHUP inside the block, in the main thread only."""
+    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]  # Windows has no SIGHUP
+    # An ignored signal stays ignored: nohup lets a process go on without its terminal.
+    with handle_signals(handler, *(n for n in numbers if signal.getsignal(n) != signal.SIG_IGN)):
         yield

@@ -1,8 +1,9 @@
 """A run's model as a SageMaker endpoint that deletes itself: create, wait, ask, delete.
 
 SageMaker bills an endpoint until somebody deletes it, and has no time limit of its own. So the endpoint lives inside a
-block. When the block ends (done, failed, Ctrl-C, SIGTERM), or when its minutes are over, endpoint, configuration, model
-and upload are deleted. Only a kill that a process cannot notice (SIGKILL) leaves them; `clean-up` then lists them.
+block. When the block ends (done, failed, Ctrl-C, SIGTERM, SIGHUP), or when its minutes are over, endpoint,
+configuration, model and upload are deleted. Only a kill that a process cannot notice (SIGKILL) leaves them; `clean-up`
+then lists them.
 
 >>> with deployed(plan_endpoint(Run("runs/gpu"), "ml.g5.xlarge")) as name:  # doctest: +SKIP
 ...     evaluate_endpoint(recipe, sagemaker_endpoint(name), label="deployed")
@@ -13,17 +14,24 @@ import tarfile
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlvr_kit.cloud.account import explain_aws_errors, explain_sdk_errors, open_session
-from rlvr_kit.cloud.delete_endpoint import POLL, delete_endpoint, no_ctrl_c, sigterm_as_ctrl_c
+from rlvr_kit.cloud.delete_endpoint import (
+    POLL,
+    ctrl_c_later,
+    delete_endpoint,
+    endings_as_ctrl_c,
+    no_ctrl_c,
+)
 from rlvr_kit.cloud.endpoint_plan import EndpointPlan, plan_endpoint
 from rlvr_kit.cloud.job_request import NAME
-from rlvr_kit.errors import AWSError, InputError
+from rlvr_kit.errors import AWSError, InputError, UserError
 from rlvr_kit.measure.endpoint import Answer, Endpoint, Messages, RequestFailed, read_reply, request_body
 from rlvr_kit.sampling_settings import SamplingSettings
 from rlvr_kit.share.export import export
@@ -45,32 +53,49 @@ def deployed(plan: EndpointPlan, on_line: Callable[[str], Any] = print) -> Itera
     if plan.refusals:
         raise InputError("not deployed: " + "; ".join(plan.refusals))
     session = open_session(plan.bucket)
-    remove = partial(delete_endpoint, plan.name, session, _uploaded(plan), on_line)
+
+    def tell(line: str) -> None:
+        with suppress(OSError, SystemExit):  # nobody listens any more: no reason to leave anything undeleted
+            on_line(line)
+
+    remove = partial(delete_endpoint, plan.name, session, _uploaded(plan), tell)
     expired = threading.Event()
 
     def expire() -> None:
         expired.set()
-        on_line(f"[{plan.minutes:g} minutes are over: deleting {plan.name}]")
+        tell(f"[{plan.minutes:g} minutes are over: deleting {plan.name}]")
         try:
             remove()
         except AWSError as error:
-            on_line(f"[{error}]")
+            tell(f"[{error}]")
 
     timer = threading.Timer(plan.minutes * 60, expire)
     timer.daemon = True
-    with sigterm_as_ctrl_c():
+    with endings_as_ctrl_c():
         try:
             with explain_sdk_errors("the SageMaker SDK refuses the endpoint"), explain_aws_errors():
                 if plan.upload:
                     _upload(plan, session)
                 timer.start()
-                endpoint = _create(plan, session)
-                _wait(endpoint, expired, on_line)
+                with ctrl_c_later(tell):
+                    endpoint = _create(plan, session)
+                _wait(endpoint, expired, tell)
             yield plan.name
         finally:
             timer.cancel()
-            with no_ctrl_c(on_line):
-                remove()
+            with no_ctrl_c(tell):
+                _remove(remove)
+                tell(f"[{plan.name}: deleted]")
+
+
+def _remove(remove: Callable[[], None]) -> None:
+    """Delete everything; an error says also what had ended the block before."""
+    try:
+        remove()
+    except AWSError as error:
+        if isinstance(error.__context__, UserError):
+            raise AWSError(f"{error.__context__}; and {error}") from error
+        raise
 
 
 def sagemaker_endpoint(name: str) -> Endpoint:
@@ -91,7 +116,8 @@ def sagemaker_endpoint(name: str) -> Endpoint:
         body = json.dumps(request_body(messages, sampling))
         try:
             output = endpoint.invoke(body=body, content_type="application/json", session=session.boto_session)
-            return read_reply(json.loads(output.body.read()), sampling)
+            answer = read_reply(json.loads(output.body.read()), sampling)
+            return replace(answer, by="")  # the container's own name for it says nothing
         except ClientError as error:
             code = error.response["Error"]["Code"]
             passes = code in ("ModelError", "ModelNotReadyException", "InternalFailure", "ServiceUnavailable")
@@ -164,6 +190,7 @@ def _wait(endpoint: Any, expired: threading.Event, on_line: Callable[[str], Any]
             return
         if shown not in ("Creating", "Updating", "SystemUpdating"):
             reason = getattr(endpoint, "failure_reason", None)
-            raise AWSError(f"endpoint {endpoint.endpoint_name} is {shown}: {reason or 'AWS gives no reason'}")
+            told = " ".join(str(reason or "AWS gives no reason").split())
+            raise AWSError(f"endpoint {endpoint.endpoint_name} is {shown}: {told}")
         expired.wait(pause)
         pause = min(1.5 * pause, POLL[1])

@@ -5,6 +5,7 @@ Planning reads from AWS; it creates and uploads nothing.
 
 import json
 import re
+import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -133,7 +134,8 @@ def plan_endpoint(
     session = open_session(section.bucket, read_only=True)
     from sagemaker.core import image_uris
 
-    name = f"{NAME}-{datetime.now(UTC):%Y%m%d%H%M%S}"
+    # Two people may plan in the same second, and each deletes what has the name of the plan.
+    name = f"{NAME}-{datetime.now(UTC):%Y%m%d%H%M%S}-{secrets.token_hex(3)}"
     with explain_aws_errors():
         role, role_problem = find_role(session, recipe)
         with explain_sdk_errors("the SageMaker SDK refuses the instance type or the region"):

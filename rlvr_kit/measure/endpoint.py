@@ -10,53 +10,37 @@ import os
 import queue
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from rlvr_kit.errors import InputError, MachineError, UserError
+from rlvr_kit.measure.chat_api import (
+    Answer,
+    Endpoint,
+    Messages,
+    RequestFailed,
+    one_line,
+    read_reply,
+    request_body,
+)
 from rlvr_kit.measure.evaluation import Evaluation, evaluate
 from rlvr_kit.run_folder import Run
-from rlvr_kit.sampling_settings import SamplingSettings, cut_at_stop
+from rlvr_kit.sampling_settings import SamplingSettings
 
 if TYPE_CHECKING:
     from rlvr_kit.recipe import Recipe
 
-Messages = list[dict[str, str]]
 #: After so many failed requests in a row the evaluation stops: the cause is the endpoint, not the problems.
 GIVE_UP = 8
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The answer to one problem, in the form that an evaluation takes. ``error`` says why there is none."""
-
-    text: str
-    tokens: int
-    truncated: bool
-    error: str = ""
-
-
-class RequestFailed(UserError):
-    """A request got no usable answer. ``fatal``: all others will fail as well (wrong address, no permission)."""
-
-    def __init__(self, reason: str, fatal: bool = False) -> None:
-        super().__init__(reason)
-        self.fatal = fatal
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """An address, the name under which it serves a model, and a function that sends it one request.
-
-    ``ask(messages, sampling)`` returns an Answer or, when its own retries have failed, raises RequestFailed.
-    """
-
-    address: str
-    model: str
-    ask: Callable[[Messages, SamplingSettings], Answer]
+#: What to do about an answer that no other request will change, by its HTTP status.
+ADVICE = {
+    401: "; its key is read from RLVR_KIT_API_KEY",
+    403: "; its key is read from RLVR_KIT_API_KEY",
+    404: "; is that the address of its API, and --model the name of one of its models?",
+}
 
 
 def openai_endpoint(address: str, model: str, timeout: float = 60.0, retries: int = 5) -> Endpoint:
@@ -73,10 +57,12 @@ def openai_endpoint(address: str, model: str, timeout: float = 60.0, retries: in
         import openai
     except ImportError as error:
         raise MachineError("asking an endpoint needs the openai client: install the extra `share`") from error
-    url = _base_url(address)
+    url, key = _base_url(address), os.environ.get("RLVR_KIT_API_KEY", "").strip() or "none"
+    if not (key.isascii() and key.isprintable()):  # the client's own error would show it
+        raise InputError("RLVR_KIT_API_KEY holds a character that no key can have: copy the key again")
     local = urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
     client = openai.OpenAI(
-        base_url=url, api_key=os.environ.get("RLVR_KIT_API_KEY", "none"), timeout=timeout, max_retries=retries,
+        base_url=url, api_key=key, timeout=timeout, max_retries=retries,
         http_client=openai.DefaultHttpxClient(trust_env=not local),  # no proxy between this machine and itself
     )  # fmt: skip
 
@@ -86,45 +72,22 @@ def openai_endpoint(address: str, model: str, timeout: float = 60.0, retries: in
         except openai.APITimeoutError as error:
             raise RequestFailed(f"no answer within {timeout:g} s") from error
         except openai.APIConnectionError as error:
-            raise RequestFailed(
-                f"{url} cannot be reached: {_line(error.__cause__ or error)}", fatal=True
-            ) from error
+            cause = error.__cause__ or error
+            nobody = type(cause).__name__ == "ConnectError"  # of whichever HTTP library the client uses
+            what = "cannot be reached" if nobody else "broke off the connection"
+            raise RequestFailed(f"{url} {what}: {one_line(cause)}", fatal=nobody) from error
         except openai.APIStatusError as error:
-            fatal = error.status_code in (401, 403, 404)
-            raise RequestFailed(
-                f"{url} answered {error.status_code}: {_line(error.response.text)}", fatal
-            ) from error
+            status, wait = error.status_code, error.response.headers.get("retry-after")
+            told = f"{url} answered {status}: {one_line(error.response.text)}{ADVICE.get(status, '')}"
+            told += f" (Retry-After: {one_line(wait)})" if wait else ""
+            raise RequestFailed(told, fatal=status in ADVICE) from error
         except (openai.OpenAIError, ValueError) as error:  # the answer is labelled JSON, but is not JSON
-            raise RequestFailed(f"{url} did not answer with a chat completion: {_line(error)}") from error
-        return read_reply(reply if isinstance(reply, str) else reply.model_dump(), sampling)
+            raise RequestFailed(f"{url} did not answer with a chat completion: {one_line(error)}") from error
+        return read_reply(
+            reply.model_dump(warnings=False) if hasattr(reply, "model_dump") else reply, sampling
+        )
 
     return Endpoint(url, model, ask)
-
-
-def request_body(messages: Messages, sampling: SamplingSettings) -> dict[str, Any]:
-    """Return the fields of a chat completion request, except the name of the model.
-
-    >>> request_body([{"role": "user", "content": "Hi"}], SamplingSettings(max_new_tokens=8))["max_tokens"]
-    8
-    """
-    body = {"messages": messages, "temperature": sampling.temperature, "max_tokens": sampling.max_new_tokens}
-    if sampling.temperature:
-        body |= {"top_p": sampling.top_p, "seed": sampling.seed}
-    return body | ({"stop": list(sampling.stop)} if sampling.stop else {})
-
-
-def read_reply(reply: Any, sampling: SamplingSettings) -> Answer:
-    """Read the answer in a chat completion. Raises RequestFailed for any other reply (HTML, say) and quotes it."""
-    try:
-        (choice,), usage = reply["choices"], reply.get("usage") or {}
-        text, stopped = cut_at_stop(choice["message"]["content"] or "", sampling.stop)
-        return Answer(
-            text,
-            int(usage.get("completion_tokens") or 0),
-            choice["finish_reason"] == "length" and not stopped,
-        )
-    except (TypeError, KeyError, ValueError, AttributeError):
-        raise RequestFailed(f"the endpoint did not answer with a chat completion: {_line(reply)}") from None
 
 
 def evaluate_endpoint(
@@ -152,15 +115,21 @@ def evaluate_endpoint(
     sampling = sampling or recipe.sampling
     if sampling.top_k:
         raise InputError("an OpenAI-compatible endpoint does not take top_k: leave it at 0")
-    if out and (out.path / "evals" / f"{label}.json").exists() and not out.evaluation(label)[1].get("failed"):
-        (out.path / "evals" / f"{label}.parquet").unlink()
+    if out and _is_finished(out, label):
+        # Does the endpoint answer at all? Known answers are deleted only after it has.
+        endpoint.ask(template.messages(problems["question"][0]), replace(sampling, stop=tuple(template.stop)))
+        for kind in ("json", "parquet"):
+            (out.path / "evals" / f"{label}.{kind}").unlink()
+    others: list[str] = []  # other names under which the endpoint answers
     files = sorted(Path(endpoint.model).glob("*.safetensors"))
     saved = [endpoint.address, endpoint.model, *(file.stat().st_mtime for file in files)]
     return evaluate(
         SimpleNamespace(name_or_path=endpoint.model, saved=saved, parameters=list), _AsMessages(), problems, template,
         label=label, sampling=sampling, out=out, any_shots=shots is not None,
-        generate=_asking(endpoint, concurrency, min(GIVE_UP, len(problems))),
-        about={"model": endpoint.model, "endpoint": endpoint.address, "data": recipe.task},
+        generate=_asking(endpoint, concurrency, min(GIVE_UP, len(problems)), others),
+        about={
+            "model": endpoint.model, "endpoint": endpoint.address, "data": recipe.task, "answered_as": others,
+        },
         task=recipe.loaded_task,
     )  # fmt: skip
 
@@ -174,8 +143,19 @@ class _AsMessages:
         return json.dumps(messages, ensure_ascii=False)
 
 
-def _asking(endpoint: Endpoint, concurrency: int, give_up: int) -> Callable[..., None]:
-    """Return a replacement of ``engine.sampling.generate`` that asks the endpoint, several problems at a time."""
+def _is_finished(out: Run, label: str) -> bool:
+    """Whether the run holds this evaluation with an answer to every request."""
+    try:
+        return not out.evaluation(label)[1].get("failed")
+    except UserError:
+        return False
+
+
+def _asking(endpoint: Endpoint, concurrency: int, give_up: int, others: list[str]) -> Callable[..., None]:
+    """Return a replacement of ``engine.sampling.generate`` that asks the endpoint, several problems at a time.
+
+    When the endpoint calls its model by another name than the one that was asked for, that name goes to ``others``.
+    """
 
     def answers(prompt: str, sampling: SamplingSettings) -> list[Answer]:
         found = []
@@ -217,6 +197,10 @@ def _asking(endpoint: Endpoint, concurrency: int, give_up: int) -> Callable[...,
                 if isinstance(result, Exception):
                     raise result
                 on_batch({i: result})
+                names = {
+                    answer.by.removesuffix("@main") for answer in result
+                }  # transformers serve's revision
+                others.extend(names - {"", endpoint.model, *others})
                 in_a_row = in_a_row + 1 if all(answer.error for answer in result) else 0
                 if in_a_row >= give_up:
                     raise MachineError(
@@ -233,16 +217,19 @@ def _kept() -> str:
 
 
 def _base_url(address: str) -> str:
-    parts = urlsplit(address.strip())
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    address = address.strip()
+    try:
+        parts = urlsplit(address)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is no number, or half an IPv6 address
+        usable = False
+    if not usable or len(address.split()) != 1:
         raise InputError(
             f"{address!r} is not the address of an endpoint: give http://HOST:PORT, or sagemaker:NAME"
         )
-    url = address.strip().rstrip("/").removesuffix("/chat/completions")
+    if parts.username or parts.query or parts.fragment:  # it would be kept with the results
+        raise InputError(
+            "the address of an endpoint holds no user, question mark or #: its key goes into RLVR_KIT_API_KEY"
+        )
+    url = address.rstrip("/").removesuffix("/chat/completions")
     return url if parts.path.strip("/") else f"{url}/v1"
-
-
-def _line(what: Any) -> str:
-    """Return the beginning of an error or an answer, on one line."""
-    text = " ".join(str(what).split())
-    return text if len(text) <= 160 else text[:159] + "…"

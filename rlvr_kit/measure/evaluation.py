@@ -147,7 +147,7 @@ def evaluate_recipe(
         "task": recipe.loaded_task,
     }
     if torch.cuda.is_available() and importlib.util.find_spec("vllm") is not None:
-        policy, options["generate"] = vllm_model(resolve_model(name))
+        policy, options["generate"] = vllm_model(resolve_model(name), recipe.model.dtype)
     else:
         # The format that the recipe's own model gets, whatever model this is: so base and trained model compare.
         policy = load_policy(name, dtype=recipe.resolved().model.dtype)

@@ -6,17 +6,20 @@ from types import SimpleNamespace
 from typing import Any
 
 from rlvr_kit.engine.sampling import Completion, prompt_token_ids
+from rlvr_kit.number_format import pick_dtype
 from rlvr_kit.sampling_settings import SamplingSettings
 
 
-def vllm_model(name: str) -> tuple[Any, Callable[..., None]]:
+def vllm_model(name: str, dtype: str = "auto") -> tuple[Any, Callable[..., None]]:
     """What :func:`evaluate` takes as its model, and as ``generate`` (which is called as engine.sampling.generate is).
+
+    ``dtype`` is the format to compute in, as :func:`pick_dtype` takes it. vLLM's own choice for float32 is float16.
 
     >>> model, generate = vllm_model("runs/latest/model")  # doctest: +SKIP
     """
     from vllm import LLM, SamplingParams
 
-    engine = LLM(model=name, enable_prefix_caching=True)
+    engine = LLM(model=name, dtype=str(pick_dtype(dtype)).removeprefix("torch."), enable_prefix_caching=True)
 
     def generate(
         _: Any,

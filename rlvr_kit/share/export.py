@@ -48,8 +48,9 @@ def export(
     """Write the run's trained model into the new folder ``out`` and return that folder.
 
     ``merged`` is a whole model; ``adapter`` is the LoRA matrices alone, which need their base. ``dtype`` is the number
-    format of the weights: bfloat16 halves the file and rounds the weights, so some answers may change. ``licence``
-    (a Hub identifier such as ``apache-2.0``) is needed only when the kit does not know the base's licence.
+    format of the weights. As trained, those of a LoRA run are float32, even on a base in bfloat16, which would round
+    the small updates away. bfloat16 halves the file, and some answers may change. ``licence`` (a Hub identifier such
+    as ``apache-2.0``) is needed only when the kit does not know the base's licence.
 
     Raises:
         UserError: the run has no trained model or no adapter, ``out`` is not empty, or it cannot be written.
@@ -110,15 +111,14 @@ def _source(run: Run, kind: Kind) -> Path:
 
 
 def _write_merged(source: Path, draft: Path, dtype: Dtype, recipe: Recipe) -> None:
-    is_adapter = (source / "adapter_config.json").exists()
-    kept = "auto" if is_adapter else json.loads((source / "config.json").read_text(encoding="utf-8"))["dtype"]
-    policy: Any = load_policy(
-        str(source), dtype=kept if dtype == "as-trained" else "float32", seed=recipe.run.seed
-    )
-    if is_adapter:
+    policy: Any = load_policy(str(source), dtype="float32", seed=recipe.run.seed)
+    kept = "float32"
+    if (source / "adapter_config.json").exists():
         policy = policy.merge_and_unload()
-    if dtype != "as-trained":  # merged in float32 and rounded once, at the end
-        policy = policy.to(getattr(torch, dtype))
+    else:
+        kept = json.loads((source / "config.json").read_text(encoding="utf-8"))["dtype"]
+    # Merged in float32, so that no update is lost beside its weight, and rounded once, at the end, if at all.
+    policy = policy.to(getattr(torch, kept if dtype == "as-trained" else dtype))
     policy.config.use_cache = True  # training switches it off
     policy.generation_config = _greedy(policy.generation_config, recipe)
     policy.save_pretrained(draft)

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from rlvr_kit.errors import InputError, MachineError
+from yaml import YAMLError
+
+from rlvr_kit.errors import InputError, MachineError, UserError
 
 NO_TOKEN = (
     "no Hub token: make one with write access at https://huggingface.co/settings/tokens, then `hf auth login`, or set "
@@ -28,7 +30,11 @@ def push(folder: str | Path, repo: str, public: bool = False) -> str:
         raise InputError(
             f"{path} is not an exported model: make one with `python -m rlvr_kit export RUN --out {path}`"
         )
-    if ModelCard.load(path / "README.md").data.license in (None, "unknown"):
+    try:
+        licence = ModelCard.load(path / "README.md").data.license
+    except (ValueError, YAMLError) as error:
+        raise InputError(f"the card {path / 'README.md'} cannot be read: {_line(error)}") from error
+    if licence in (None, "unknown"):
         raise InputError(
             f"the card in {path} does not name the base's licence: find it out, and export again with --licence"
         )
@@ -37,19 +43,25 @@ def push(folder: str | Path, repo: str, public: bool = False) -> str:
     try:
         api = HfApi()
         address = str(api.create_repo(repo, private=not public, exist_ok=True))
+        if not public and not api.model_info(repo).private:  # it was there already
+            raise InputError(f"{address} is public: choose another name, or say --public")
         api.upload_folder(
             folder_path=path, repo_id=repo, commit_message="Exported by rlvr_kit, with its card"
         )
+    except UserError:
+        raise
     except HFValidationError as error:
-        raise InputError(f"{repo!r} cannot be a model's name on the Hub: {_first_line(error)}") from error
+        raise InputError(f"{repo!r} cannot be a model's name on the Hub: {_line(error)}") from error
+    except ValueError as error:  # the card's metadata, a token that no header can carry, or an HTML page
+        raise MachineError(f"the Hub did not take it: {_line(error)}") from error
     except HfHubHTTPError as error:
         status = getattr(error.response, "status_code", None)
         advice = "; does your token have write access, and is the name yours?" if status in (401, 403) else ""
-        raise MachineError(f"the Hub refused: {_first_line(error)}{advice}") from error
+        raise MachineError(f"the Hub refused: {_line(error)}{advice}") from error
     except Exception as error:  # no network, a time-out or offline mode, from the client's HTTP library
-        raise MachineError(f"the Hub could not be reached: {_first_line(error)}") from error
+        raise MachineError(f"the Hub could not be reached: {_line(error)}") from error
     return address
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -21,7 +21,6 @@ from typing import IO
 
 from rlvr_kit.errors import InputError, MachineError
 from rlvr_kit.machine import die_with_parent
-from rlvr_kit.models import choose_dtype
 
 HOST = "127.0.0.1"  # only this machine can reach the server
 #: Seconds after which a server that was asked to end is killed.
@@ -38,12 +37,15 @@ class Server:
 
 
 @contextmanager
-def serve(folder: str | Path, port: int = 0, start_within: float = 180.0) -> Iterator[Server]:
+def serve(
+    folder: str | Path, port: int = 0, start_within: float = 180.0, dtype: str = "float32"
+) -> Iterator[Server]:
     """Serve a merged model folder inside the block. The server ends with the block, also after an error.
 
-    ``port`` 0 takes a free one; ``start_within`` is in seconds. The number format is that of the kit's own evaluation,
-    so that answers can be equal. The thread that starts the server must live until its end: the operating system ends
-    the server with that thread.
+    ``port`` 0 takes a free one; ``start_within`` is in seconds. ``dtype`` is the number format to compute in. float32
+    rounds so little that the answers equal those of any other way to compute in it; bfloat16 and float16 are smaller
+    and on some machines faster, but may answer otherwise where two words are nearly equally likely. The thread that
+    starts the server must live until its end: the operating system ends the server with that thread.
 
     Raises:
         UserError: the folder is not a whole model, the port is in use, a package is missing, or it does not start.
@@ -61,7 +63,7 @@ def serve(folder: str | Path, port: int = 0, start_within: float = 180.0) -> Ite
         )
     port = _free_port(port)
     command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(path)]
-    command += ["--host", HOST, "--port", str(port), "--dtype", choose_dtype(str(path))]
+    command += ["--host", HOST, "--port", str(port), "--dtype", dtype]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,

@@ -1,8 +1,10 @@
 """An endpoint is planned, created, asked and deleted, whatever happens in between; moto answers, no network."""
 
+import functools
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -13,6 +15,7 @@ from types import SimpleNamespace
 
 import boto3
 import pytest
+from boto3.s3.transfer import TransferConfig
 from typer.testing import CliRunner
 
 from rlvr_kit import UserError
@@ -73,7 +76,7 @@ def test_the_whole_life_of_an_endpoint_here(run, record, tmp_path):
             port = int(aws.endpoints.servers[name].url.split(":")[2].split("/")[0])
         assert left() == []
         assert not aws.endpoints.servers
-    assert lines == [f"[{name}: Creating]", f"[{name}: InService]"]
+    assert lines == [f"[{name}: {state}]" for state in ("Creating", "InService", "deleted")]
     assert [item.split("/")[0] for item in found] == ["endpoint", "endpoint-config", "model", "s3:"]
     assert served.summary["n"] == 12 and served.summary["failed"] == 0
     assert served.summary["endpoint"] == f"sagemaker:{name}"
@@ -167,9 +170,12 @@ def test_an_endpoint_that_fails_says_why_and_is_deleted(run, monkeypatch, no_ser
         assert left() == []
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, ZeroDivisionError])
+ENDINGS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]  # Ctrl-C, a polite kill, a terminal that is closed
+
+
+@pytest.mark.parametrize("how", [*ENDINGS, ZeroDivisionError])
 def test_it_is_deleted_after_ctrl_c_a_polite_kill_and_an_error(run, no_server, how):
-    before = signal.getsignal(signal.SIGTERM)
+    before = [signal.getsignal(ending) for ending in ENDINGS]
     with rehearsal():
         with pytest.raises(how if isinstance(how, type) else KeyboardInterrupt), deployed(plan_endpoint(run)):
             assert len(left()) == 4
@@ -178,7 +184,37 @@ def test_it_is_deleted_after_ctrl_c_a_polite_kill_and_an_error(run, no_server, h
             os.kill(os.getpid(), how)
             time.sleep(1)
         assert left() == []
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert [signal.getsignal(ending) for ending in ENDINGS] == before
+
+
+def test_ctrl_c_while_something_is_created_waits_for_it_and_deletes_it(run, no_server):
+    """AWS would go on with the request, and what it creates afterwards would stay."""
+    with rehearsal() as aws:
+        press = lambda **_: os.kill(os.getpid(), signal.SIGINT)  # noqa: E731
+        boto3.DEFAULT_SESSION.events.register_first("before-call.sagemaker.CreateModel", press)
+        lines = []
+        with pytest.raises(KeyboardInterrupt), deployed(plan_endpoint(run), lines.append):
+            pytest.fail("it went on")
+        assert "CreateEndpoint" in aws.endpoints.requests and left() == []
+    assert "one moment" in lines[0] and lines[-1].endswith(": deleted]")
+
+
+def test_it_is_deleted_although_nobody_reads_what_is_said(run, no_server):
+    def closed(line):
+        raise BrokenPipeError
+
+    with rehearsal():
+        with deployed(plan_endpoint(run), closed):
+            assert len(left()) == 4
+        assert left() == []
+
+
+def test_two_plans_of_the_same_second_have_names_of_their_own(run):
+    """Each plan deletes what has its name."""
+    with rehearsal():
+        names = {plan_endpoint(run).name for _ in range(2)}
+    assert len(names) == 2
+    assert all(re.fullmatch("rlvr-kit(-*[a-zA-Z0-9])+", name) and len(name) <= 63 for name in names)
 
 
 def test_it_is_deleted_when_its_minutes_are_over(run, no_server):
@@ -213,6 +249,23 @@ def test_a_deletion_that_is_refused_at_first_is_tried_until_it_works(run, no_ser
     assert sum("leave this running" in line for line in lines) == 1
 
 
+def test_a_large_upload_that_breaks_off_leaves_no_parts_that_nobody_sees(run, no_server, record, monkeypatch):
+    small = functools.partial(TransferConfig, multipart_threshold=1024)
+    monkeypatch.setattr("boto3.s3.transfer.TransferConfig", small)
+    refused = {"Error": {"Code": "AccessDenied", "Message": "no"}}
+    calls = set()
+    with rehearsal():
+        record(calls)
+        boto3.DEFAULT_SESSION.events.register_first(
+            "before-call.s3.UploadPart", lambda **_: (SimpleNamespace(status_code=403), refused)
+        )
+        with pytest.raises(UserError, match="AccessDenied"), deployed(plan_endpoint(run)):
+            pytest.fail("it was not deployed")
+        assert left() == []
+    assert "s3:AbortMultipartUpload" in calls
+    assert calls - {"sts:GetCallerIdentity"} <= policy_actions()
+
+
 def test_what_cannot_be_deleted_is_named(run, no_server, answer):
     answer("sagemaker.DeleteEndpoint", {"Error": {"Code": "AccessDeniedException", "Message": "no"}}, 400)
     with (
@@ -221,6 +274,11 @@ def test_what_cannot_be_deleted_is_named(run, no_server, answer):
     ):
         pass
     assert [item.split("/")[0] for item in left()] == ["endpoint"]  # the rest was deleted all the same
+    with (
+        pytest.raises(UserError, match="what came first; and not deleted"),
+        deployed(plan_endpoint(run)),
+    ):
+        raise UserError("what came first")
 
 
 @pytest.mark.parametrize(

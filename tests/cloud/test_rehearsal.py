@@ -85,6 +85,7 @@ def test_policy_allows_every_call_and_no_more_than_the_job_needs(interrupted):
     service = ("ec2:", "ecr:", "cloudwatch:", "logs:Create", "logs:Put", "secretsmanager:", "iam:PassRole")
     others = {"sagemaker:AddTags", "sagemaker:StopTrainingJob"}
     others |= {"servicequotas:ListAWSDefaultServiceQuotas"}
+    others |= {"s3:AbortMultipartUpload"}  # of a large upload that breaks off: test_deploy.py
     unused = {a for a in allowed - interrupted.calls if not a.startswith(service)}
     assert {
         a for a in unused if "Endpoint" not in a and not a.endswith("Model")

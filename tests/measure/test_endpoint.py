@@ -41,7 +41,7 @@ class Fake:
     """A server whose next answers are given by `answer(body, how many came before)`."""
 
     def __init__(self):
-        self.answer, self.asked, self.keys = (lambda body, _: right(body)), [], set()
+        self.answer, self.asked, self.keys, self.wait = (lambda body, _: right(body)), [], set(), ""
         fake, lock = self, threading.Lock()
 
         class Handler(BaseHTTPRequestHandler):
@@ -57,8 +57,8 @@ class Fake:
                 kind = "application/json" if isinstance(content, dict) else "text/html"
                 text = (json.dumps(content) if isinstance(content, dict) else content).encode()
                 self.send_response(status)
-                self.send_header("Content-Type", "application/json" if content == "{oops" else kind)
-                self.send_header("retry-after-ms", "10")
+                self.send_header("Content-Type", kind if content == HTML else "application/json")
+                self.send_header(*(("Retry-After", fake.wait) if fake.wait else ("retry-after-ms", "10")))
                 self.send_header("Content-Length", str(len(text)))
                 self.end_headers()
                 self.wfile.write(text)
@@ -140,7 +140,15 @@ def test_what_fails_counts_as_wrong_is_shown_and_is_asked_again_next_time(fake, 
     assert again.summary["failed"] == 0 and again.summary["strict"] == 1
     fake.asked[:] = []
     measure(fake, Run(tmp_path))  # complete: another model may be served by now, so it is measured anew
-    assert len(fake.asked) == 12
+    assert len(fake.asked) == 1 + 12  # and the first question is whether anyone is there
+
+
+def test_a_finished_evaluation_stays_until_the_endpoint_answers_again(fake, tmp_path):
+    known = measure(fake, Run(tmp_path)).summary
+    fake.answer = lambda body, _: (200, HTML)
+    with pytest.raises(UserError, match="a chat completion"):
+        measure(fake, Run(tmp_path))
+    assert Run(tmp_path).evaluation("served")[1] == known
 
 
 @pytest.mark.parametrize(
@@ -149,12 +157,16 @@ def test_what_fails_counts_as_wrong_is_shown_and_is_asked_again_next_time(fake, 
         ((429, {"error": {"message": "too many requests"}}), "answered 429.*too many requests"),
         ((200, HTML), "a chat completion: <!doctype html> <html>"),
         ((200, "{oops"), "a chat completion"),
+        ((200, "null"), "a chat completion"),
+        ((200, "[1, 2]"), "a chat completion"),
         ((200, {"detail": "hello"}), "a chat completion"),
         ((200, completion(None) | {"choices": []}), "a chat completion"),
+        ((200, completion([{"type": "text", "text": "#### 1"}])), "a chat completion"),
+        ((200, completion(None)), "holds no text .finish_reason stop"),
         ((500, HTML), "answered 500"),
         ((404, {"detail": "no such model"}), "answered 404.*no such model"),
-        ((401, {"error": "no key"}), "answered 401"),
-        ((None, None), "cannot be reached"),
+        ((401, {"error": "no key"}), "answered 401.*RLVR_KIT_API_KEY"),
+        ((None, None), "broke off the connection"),
     ],
 )
 def test_an_endpoint_that_answers_nonsense_is_one_line_and_what_came_before_is_kept(
@@ -172,6 +184,41 @@ def test_an_endpoint_that_answers_nonsense_is_one_line_and_what_came_before_is_k
     assert len({body["messages"][-1]["content"] for body in fake.asked}) == 9  # only what had no answer
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        completion("It is \ud800\n#### 1"),
+        completion("#### 1") | {"usage": {"completion_tokens": 1e400}},
+        completion("#### 1") | {"usage": "lots"},
+    ],
+)
+def test_an_answer_is_an_answer_whatever_stands_around_it(fake, reply, tmp_path):
+    fake.answer = lambda *_: (200, reply)
+    rows = measure(fake, Run(tmp_path)).rows
+    assert (
+        rows.completion.str.endswith("#### 1").all() and rows.error.eq("").all() and rows.tokens.ge(0).all()
+    )
+
+
+def test_a_connection_that_breaks_costs_one_problem_only(fake, tmp_path):
+    first = RECIPE.test_problems()["question"][0]
+    fake.answer = lambda body, _: (None, None) if body["messages"][-1]["content"] == first else right(body)
+    result = measure(fake, Run(tmp_path), retries=1)
+    assert result.summary["failed"] == 1 and "broke off" in result.rows.error[0]
+
+
+def test_another_model_that_answers_is_named(fake):
+    fake.answer = lambda body, _: (200, right(body)[1] | {"model": "other"})
+    assert measure(fake).summary["answered_as"] == ["other"]
+
+
+def test_a_long_wait_that_the_server_asks_for_is_told(fake):
+    fake.wait = "3600"
+    fake.answer = lambda *_: (429, {"error": "busy"})
+    with pytest.raises(UserError, match="answered 429.*Retry-After: 3600"):
+        measure(fake)
+
+
 def test_a_slow_answer_is_a_failed_request(fake):
     over = threading.Event()
     fake.answer = lambda body, _: (over.wait(3), right(body))[1]
@@ -186,13 +233,38 @@ def test_no_other_services_key_is_sent(fake, monkeypatch):
     measure(fake)
     monkeypatch.setenv("RLVR_KIT_API_KEY", "mine")
     measure(fake)
-    assert fake.keys == {"Bearer none", "Bearer mine"}
+    monkeypatch.setenv("RLVR_KIT_API_KEY", "copied\n")  # with the line's end of the file it was in
+    measure(fake)
+    assert fake.keys == {"Bearer none", "Bearer mine", "Bearer copied"}
+    monkeypatch.setenv("RLVR_KIT_API_KEY", "sec\nret")
+    with pytest.raises(UserError, match="copy the key again") as caught:
+        measure(fake)
+    assert "sec" not in str(caught.value)
 
 
-@pytest.mark.parametrize("address", ["", "localhost:8000", "ftp://x", "http://"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "localhost:8000",
+        "ftp://x",
+        "http://",
+        "http://[::1",
+        "http://x:abc",
+        "http://x:99999",
+        "http://a b",
+    ],
+)
 def test_what_is_no_address_is_refused(address):
     with pytest.raises(UserError, match="is not the address of an endpoint"):
         openai_endpoint(address, "m")
+
+
+@pytest.mark.parametrize("address", ["http://me:secret@x", "http://x/v1?key=secret", "http://x#secret"])
+def test_an_address_holds_no_secret(address):
+    with pytest.raises(UserError, match="RLVR_KIT_API_KEY") as caught:
+        openai_endpoint(address, "m")
+    assert "secret" not in str(caught.value)
 
 
 def test_the_command_measures_an_endpoint(fake, tmp_path):
@@ -202,3 +274,5 @@ def test_the_command_measures_an_endpoint(fake, tmp_path):
     summary = json.loads(result.stdout)
     assert summary["strict"] == 1 and summary["endpoint"] == f"{fake.url}/v1" and summary["model"] == "m"
     assert Run(tmp_path).evaluation("tuned")[1]["n"] == 12
+    nameless = CliRunner().invoke(app, ["evaluate", "--recipe", "smoke", "--endpoint", fake.url])
+    assert "--model is missing" in str(nameless.exception)

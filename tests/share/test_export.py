@@ -30,12 +30,15 @@ def answers(run, policy, tokenizer, **options):
 
 def test_merged_adapter_and_plain_transformers_give_the_answers_of_the_run(run, folders):
     seed, merged = run.recipe().run.seed, str(folders["merged"])
-    trained = answers(run, load_policy(str(run.path / "model")), load_tokenizer(str(run.path / "model")))
-    plain = AutoModelForCausalLM.from_pretrained(merged), AutoTokenizer.from_pretrained(merged)
+    trained, exact = str(run.path / "model"), {"dtype": "float32"}
+    trained = answers(run, load_policy(trained, **exact), load_tokenizer(trained))
+    plain = AutoModelForCausalLM.from_pretrained(merged, **exact), AutoTokenizer.from_pretrained(merged)
     ways = {
-        "merged": answers(run, load_policy(merged), load_tokenizer(merged)),
+        "merged": answers(run, load_policy(merged, **exact), load_tokenizer(merged)),
         "adapter": answers(
-            run, load_policy(str(folders["adapter"]), seed=seed), load_tokenizer(str(folders["adapter"]))
+            run,
+            load_policy(str(folders["adapter"]), seed=seed, **exact),
+            load_tokenizer(str(folders["adapter"])),
         ),
         "plain": answers(run, *plain, generate=plain_generate),
     }
@@ -52,8 +55,36 @@ def test_the_adapter_fits_its_base_in_plain_peft(run, folders):
     base = load_policy("tiny-random", seed=run.recipe().run.seed)
     policy = PeftModel.from_pretrained(base, str(folders["adapter"])).merge_and_unload()
     ids = torch.arange(40)[None]
-    merged = load_policy(str(folders["merged"]))
+    merged = load_policy(str(folders["merged"]), dtype="float32")
     torch.testing.assert_close(policy(ids).logits, merged(ids).logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def rounded(tmp_path_factory):
+    """A run whose base computed in bfloat16, with updates as small beside its weights as real ones are."""
+    moves = ["model.dtype=bfloat16", "grpo.entropy_coef=0.5", "grpo.learning_rate=1e-4", "run.seed=3"]
+    return train(load_recipe("smoke", moves), tmp_path_factory.mktemp("rounded") / "run")
+
+
+def test_no_update_is_rounded_away_beside_a_bfloat16_base(rounded, tmp_path):
+    base = load_policy("tiny-random", seed=3, dtype="bfloat16").to(
+        torch.float32
+    )  # the weights that were trained on
+    before = {name: weight.clone() for name, weight in base.named_parameters()}
+    policy = PeftModel.from_pretrained(base, str(rounded.path / "adapter")).merge_and_unload()
+    folder = export(rounded, tmp_path / "merged")
+    merged, tokenizer = load_policy(str(folder), dtype="float32"), load_tokenizer(str(folder))
+    assert json.loads((folder / "config.json").read_text())["dtype"] == "float32"
+    for name, weight in policy.named_parameters():
+        torch.testing.assert_close(merged.get_parameter(name), weight, rtol=0, atol=1e-7)
+    assert (
+        answers(rounded, merged, tokenizer).completion.tolist()
+        == answers(rounded, policy, tokenizer).completion.tolist()
+    )
+    name = "model.layers.0.mlp.up_proj.weight"  # and bfloat16 would have lost a good part of what was trained
+    update = policy.get_parameter(name) - before[name]
+    kept = policy.get_parameter(name).bfloat16().float() - before[name]
+    assert update.abs().max() > 0 and (kept - update).norm() > 0.2 * update.norm()
 
 
 def test_the_settings_hold_no_surprise(run, folders):

@@ -1,6 +1,7 @@
 """What stands between an exported folder and the Hub. Nothing here reaches it: its answers are given in its place."""
 
 import shutil
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -23,6 +24,7 @@ def calls(monkeypatch):
     monkeypatch.setattr(
         HfApi, "create_repo", lambda self, repo, **o: made.append((repo, o)) or f"https://hub/{repo}"
     )
+    monkeypatch.setattr(HfApi, "model_info", lambda self, repo: SimpleNamespace(private="public" not in repo))
     monkeypatch.setattr(HfApi, "upload_folder", lambda self, **options: made.append(options))
     return made
 
@@ -33,6 +35,14 @@ def test_private_unless_public_is_asked_for(folders, token, calls):
     assert calls[1]["folder_path"] == folders["merged"] and calls[1]["repo_id"] == "me/model"
     push(folders["merged"], "me/model", public=True)
     assert calls[2][1]["private"] is False
+
+
+def test_nothing_goes_into_a_public_repository_unless_that_is_asked_for(folders, token, calls):
+    with pytest.raises(UserError, match="is public: choose another name, or say --public"):
+        push(folders["merged"], "me/public-already")
+    assert len(calls) == 1  # nothing was uploaded
+    push(folders["merged"], "me/public-already", public=True)
+    assert len(calls) == 3
 
 
 def test_without_a_token_it_says_how_to_get_one(folders, calls, monkeypatch, tmp_path):
@@ -52,6 +62,10 @@ def test_a_folder_that_was_not_exported_or_has_no_licence_stays_here(folders, to
     card.save(copy / "README.md")
     with pytest.raises(UserError, match="does not name the base.s licence.*--licence"):
         push(copy, "me/model")
+    for broken in (b"---\n: : [\n---\n", b"\xff\xfe"):
+        (copy / "README.md").write_bytes(broken)
+        with pytest.raises(UserError, match="README.md cannot be read"):
+            push(copy, "me/model")
     assert calls == []
 
 

@@ -39,7 +39,7 @@ def test_the_endpoints_score_and_answers_are_those_of_the_run(run, server, tmp_p
     assert served.rows.completion.tolist() == rows.completion.tolist()
     same = ("n", "strict", "strict_ci", "lenient", "format", "truncated")
     assert {key: served.summary[key] for key in same} == {key: summary[key] for key in same}
-    assert served.summary["failed"] == 0
+    assert served.summary["failed"] == 0 and served.summary["answered_as"] == []
     assert served.rows.tokens.tolist() == rows.tokens.tolist()
     assert not served.summary["model"].startswith("/")  # nobody's business where it lay
 
