@@ -17,8 +17,8 @@ from rlvr_kit.training.best import best_step, restore_best
 def save_model(recipe: Recipe, run: Run, policy: Any, tokenizer: Any) -> None:
     """Write model/: the weights of the best step (LoRA merged into them), the tokenizer and the prompt template.
 
-    With LoRA, adapter/ is written as well. It holds only the trained matrices, a few tens of megabytes. The merged weights
-    are float32, four bytes each (540 MB for 135 million), whatever format the base was trained in.
+    With LoRA, adapter/ is written as well. It holds only the trained matrices, a few tens of megabytes. The merged
+    weights are float32, four bytes each (540 MB for 135 million), whatever format the base was trained in.
 
     Raises:
         UserError: it cannot be written. Nothing half-written is left, and the same call can be made again.
