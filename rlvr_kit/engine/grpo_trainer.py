@@ -35,8 +35,9 @@ from torch import Tensor
 from trl import GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
-from rlvr_kit.engine.adapters import merged_adapter
+from rlvr_kit.engine.adapters import ready_to_decode
 from rlvr_kit.engine.fallback import fallback_reason
+from rlvr_kit.engine.lora_products import multiply_lora_as_the_base
 from rlvr_kit.engine.prompt_tree import prompt_tree, use_tree_attention
 from rlvr_kit.engine.sampling import decode
 from rlvr_kit.engine.token_logps import branch_logps
@@ -85,6 +86,7 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
             logger.warning("the fast trainer steps aside for stock TRL: %s", self.fallback_reason)
             return
         use_tree_attention(self.model)
+        multiply_lora_as_the_base(self.model)
         if self.ref_model is not None:
             use_tree_attention(self.ref_model)
 
@@ -102,7 +104,7 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
         training = model.training
         model.eval()
         try:
-            with merged_adapter(model) as policy:
+            with ready_to_decode(model) as policy:
                 completions = decode(policy, self._tokenizer, prompts, owners, sampling)
         finally:
             model.train(training)

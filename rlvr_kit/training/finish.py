@@ -16,7 +16,8 @@ from rlvr_kit.training.best import best_step, restore_best
 def save_model(recipe: Recipe, run: Run, policy: Any, tokenizer: Any) -> None:
     """Write model/: the best step's weights with LoRA merged into them, the tokenizer and the prompt template.
 
-    With LoRA, adapter/ is written as well: the trained matrices alone, a few tens of megabytes.
+    Merged weights are in float32, whatever format the run computed in. With LoRA, adapter/ is written as well: the
+    trained matrices alone, a few tens of megabytes.
 
     Raises:
         UserError: it cannot be written; nothing is left of it, and the same call can be made again.
@@ -28,7 +29,7 @@ def save_model(recipe: Recipe, run: Run, policy: Any, tokenizer: Any) -> None:
         with quiet():
             if recipe.lora is not None and not recipe.model.load_in_4bit:
                 _save_adapter(recipe, policy, run.path / "adapter")
-                policy = policy.merge_and_unload()
+                policy = policy.float().merge_and_unload()  # bfloat16 would round most of the training away
             policy.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         template = json.dumps(recipe.template().to_dict(), indent=2)
