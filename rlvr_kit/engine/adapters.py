@@ -1,6 +1,9 @@
-"""LoRA added into the weights while completions are decoded, and taken out again afterwards.
+"""What a policy's LoRA adapters add while completions are decoded.
 
-Decoding with separate LoRA weights takes two small matrix products more for each linear layer and token.
+In float32 their product is added into the weights, and taken out again afterwards: separate LoRA weights take two small
+matrix products more for each linear layer and token. In bfloat16 they stay separate. A bfloat16 number has eight
+significant bits, so an update that is much smaller than its weight would be rounded away, and the policy that is
+sampled would not be the one that learns. It also saves a second copy of the weights.
 """
 
 from collections.abc import Iterator
@@ -12,6 +15,7 @@ from peft import PeftModel
 from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
+from torch import Tensor
 
 from rlvr_kit.errors import InputError
 
@@ -20,19 +24,20 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def merged_adapter(model: "PreTrainedModel") -> Iterator["PreTrainedModel"]:
-    """Yield the model with its active LoRA adapters added into the weights; restore everything afterwards.
+def ready_to_decode(model: "PreTrainedModel") -> Iterator["PreTrainedModel"]:
+    """Yield the model without peft's wrapper, as decoding.py takes it; restore everything afterwards.
 
-    The original weights are kept and put back, also after an error. (Subtracting the adapter again would leave
-    rounding errors behind.) It makes no difference whether peft wrapped the model (``get_peft_model``) or transformers
-    loaded the adapter into it. A model that has no adapter, or one that is more than LoRA on plain linear layers (4-bit
-    layers, DoRA, embeddings), is yielded as it is: its own forward pass applies the adapter.
+    Weights in float32 have the active LoRA adapters added. The original weights are kept and put back, also after an
+    error. (Subtracting the adapter again would leave rounding errors behind.) Weights in another format stay as they
+    are, each beside its adapter. It makes no difference whether peft wrapped the model (``get_peft_model``) or
+    transformers loaded the adapter into it. A model that has no adapter, or one that is more than LoRA on plain linear
+    layers (4-bit layers, DoRA, embeddings), is yielded as it is: its own forward pass applies the adapter.
 
     Raises:
         InputError: prompt or prefix tuning, which put trained vectors before the prompt.
 
     Example:
-        >>> with merged_adapter(policy) as plain_model:  # doctest: +SKIP
+        >>> with ready_to_decode(policy) as plain_model:  # doctest: +SKIP
         ...     completions = decode(plain_model, tokenizer, prompts, owners, sampling)
     """
     if isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning:
@@ -41,10 +46,14 @@ def merged_adapter(model: "PreTrainedModel") -> Iterator["PreTrainedModel"]:
             "own generate()"
         )
     adapted = adapted_layers(model)
-    if not adapted or not all(map(_is_plain_lora, adapted)):
+    if not adapted or not all(map(is_plain_lora, adapted)):
         yield model
         return
-    before = [(layer, layer.base_layer.weight.data) for layer in adapted]
+    before = [
+        (layer, layer.base_layer.weight.data)
+        for layer in adapted
+        if layer.base_layer.weight.dtype == torch.float32
+    ]
     try:
         for layer, weight in before:
             layer.base_layer.weight.data = _merged_weight(layer, weight)
@@ -63,15 +72,24 @@ def adapted_layers(model: torch.nn.Module) -> list[Any]:
     return [m for m in model.modules() if isinstance(m, adapter_types) and not m.disable_adapters]
 
 
-def _is_plain_lora(layer: Any) -> bool:
+def is_plain_lora(layer: Any) -> bool:
     """Whether the layer is W x + B A x, with a separate W that is an ordinary linear layer."""
     plain = type(layer) is LoraLinear and type(layer.base_layer) is torch.nn.Linear and not layer.merged
     return plain and not layer.lora_variant and not any(layer.lora_bias.values())
 
 
+def active_lora(layer: Any) -> list[tuple[Tensor, Tensor, float]]:
+    """Return A (r, in), B (out, r) and the scaling of their product, for each active adapter of a plain LoRA layer."""
+    return [
+        (layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name])
+        for name in layer.active_adapters
+        if name in layer.lora_A  # another adapter may have other target modules
+    ]
+
+
 @torch.no_grad()
-def _merged_weight(layer: Any, weight: torch.Tensor) -> torch.Tensor:
+def _merged_weight(layer: Any, weight: Tensor) -> Tensor:
     for name in layer.active_adapters:
-        if name in layer.lora_A:  # another adapter may have other target modules
+        if name in layer.lora_A:
             weight = weight + layer.get_delta_weight(name).to(weight.dtype)
     return weight

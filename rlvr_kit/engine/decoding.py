@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from rlvr_kit.engine.adapters import adapted_layers
+from rlvr_kit.engine.adapters import active_lora, adapted_layers, is_plain_lora
 from rlvr_kit.engine.prompt_tree import prompt_tree, tree_attended, tree_inputs, unsupported_reason
 
 if TYPE_CHECKING:
@@ -46,18 +46,11 @@ def reason_not_to_share(model: Any) -> str | None:
     head = model.get_output_embeddings()
     if getattr(model, "hf_quantizer", None) is not None:
         return "its weights are quantized"
-    if isinstance(model, PeftModel) or adapted_layers(model):
-        return "its adapter cannot be merged into the weights"
+    if isinstance(model, PeftModel) or not all(map(is_plain_lora, adapted_layers(model))):
+        return "its adapter is more than LoRA on linear layers"
     if head.weight.dtype != model.dtype or "forward" in vars(head):
         return "its last layer works in another number format than the others"
     return unsupported_reason(model.config)
-
-
-def _times(layer: Any, x: Tensor) -> Tensor:
-    """A linear layer's output (out, R) for x (in, R). In a LoRA layer the adapter is already merged into the base."""
-    layer = getattr(layer, "base_layer", layer)
-    output = layer.weight @ x
-    return output if layer.bias is None else output.add_(layer.bias[:, None])
 
 
 def _normalized(norm: Any, x: Tensor) -> Tensor:
@@ -76,10 +69,10 @@ class SharedRows:
     """R rows that are being written. Row r continues prompt ``owners[r]``; what prompts share is computed once.
 
     The beginning common to all prompts goes through the model once, and the rest of each prompt as a branch of it.
-    ``logits`` (R, V) are those of the next tokens. ``common[layer]`` holds the keys and values (H_kv, C, D) of the
-    common beginning. ``own[layer]`` holds those of each row (R, H_kv, room, D), of which the first ``length`` places
-    are in use. Rows are aligned at the right, so a row with a shorter prompt begins with empty places; ``mask``
-    (R, 1, 1, room), additive, hides them.
+    ``logits`` (R, V) are those of the next tokens, in bfloat16 less a constant for each row (:meth:`_score`).
+    ``common[layer]`` holds the keys and values (H_kv, C, D) of the common beginning. ``own[layer]`` holds those of each
+    row (R, H_kv, room, D), of which the first ``length`` places are in use. Rows are aligned at the right, so a row
+    with a shorter prompt begins with empty places; ``mask`` (R, 1, 1, room), additive, hides them.
     """
 
     def __init__(
@@ -90,6 +83,11 @@ class SharedRows:
         max_new_tokens: int,
     ) -> None:
         self.model, device, dtype = model, model.device, model.dtype
+        # LoRA that is not merged, rounded once to the format of the products: A, and B with the scaling.
+        self.low_rank = {
+            layer: [(a.to(dtype), (b * scaling).to(dtype)) for a, b, scaling in active_lora(layer)]
+            for layer in adapted_layers(model)
+        }
         common = len(commonprefix([list(prompt) for prompt in prompts]))
         rests = [(0, prompt[common:]) for prompt in prompts]
         tree = prompt_tree([prompts[0][:common]], rests, device=device)
@@ -99,7 +97,12 @@ class SharedRows:
             hidden = model.base_model(**inputs, past_key_values=recorder, use_cache=True).last_hidden_state[0]
         # If a prompt is the common beginning and nothing more, it ends at the last common token.
         last = [(span.stop if len(span) else common) - 1 for span in tree.branches]
-        self.logits = model.get_output_embeddings()(hidden[[last[owner] for owner in owners]])
+        ends, head = hidden[[last[owner] for owner in owners]], model.get_output_embeddings()
+        self.logits = head(ends)
+        self.shift: Tensor | None = None
+        if dtype != torch.float32 and type(head) is torch.nn.Linear and head.bias is None:
+            self.shift = self.logits.amax(dim=1)
+            self._score(ends.t())
 
         rows, self.length = len(owners), max(map(len, tree.branches))
         room = self.length + max_new_tokens
@@ -119,10 +122,19 @@ class SharedRows:
             for buffer, part in zip(buffers, layer, strict=True):
                 buffer[:, :, : self.length] = part[0][:, places].transpose(0, 1)
 
+    def _times(self, layer: Any, x: Tensor) -> Tensor:
+        """A linear layer's output (out, R) for x (in, R), with LoRA where it is not merged into the weight."""
+        base = getattr(layer, "base_layer", layer)
+        output = base.weight @ x
+        for a, b in self.low_rank.get(layer, ()):
+            output.addmm_(b, a @ x)
+        return output if base.bias is None else output.add_(base.bias[:, None])
+
     def keep(self, rows: Tensor) -> None:
         """Keep these rows and drop the others."""
         self.own = [[part[rows] for part in layer] for layer in self.own]
         self.mask, self.positions = self.mask[rows], self.positions[rows]
+        self.shift = None if self.shift is None else self.shift[rows]
 
     def write(self, tokens: Tensor) -> None:
         """Append a token (R,) to each row; afterwards ``logits`` are those of the tokens after it."""
@@ -135,18 +147,32 @@ class SharedRows:
             attention, mlp, (keys, values) = layer.self_attn, layer.mlp, self.own[index]
             normed = _normalized(layer.input_layernorm, x)
             query, key, value = (
-                _times(linear, normed).view(-1, attention.head_dim, rows)
+                self._times(linear, normed).view(-1, attention.head_dim, rows)
                 for linear in (attention.q_proj, attention.k_proj, attention.v_proj)
             )
             keys[:, :, place] = _rotated(key, cos, sin).permute(2, 0, 1)
             values[:, :, place] = value.permute(2, 0, 1)
             query = _rotated(query, cos, sin) * attention.scaling
-            x = x + _times(attention.o_proj, self._attend(query, index))
+            x = x + self._times(attention.o_proj, self._attend(query, index))
             normed = _normalized(layer.post_attention_layernorm, x)
-            gate = mlp.act_fn(_times(mlp.gate_proj, normed))
-            x = x + _times(mlp.down_proj, gate.mul_(_times(mlp.up_proj, normed)))
+            gate = mlp.act_fn(self._times(mlp.gate_proj, normed))
+            x = x + self._times(mlp.down_proj, gate.mul_(self._times(mlp.up_proj, normed)))
         self.positions = self.positions + 1
-        self.logits = _times(self.model.get_output_embeddings(), _normalized(decoder.norm, x)).t()
+        self._score(_normalized(decoder.norm, x))
+
+    def _score(self, hidden: Tensor) -> None:
+        """Set the logits for the last hidden states (D, R).
+
+        A product in bfloat16 is rounded, and from 16 to 32 such numbers are an eighth apart: the best tokens would
+        often be equal. So ``shift``, each row's largest logit of the step before, is taken off inside the product,
+        before it is rounded.
+        """
+        head = self.model.get_output_embeddings()
+        if self.shift is None:
+            self.logits = self._times(head, hidden).t()
+        else:
+            self.logits = torch.addmm(-self.shift, head.weight, hidden).t()
+            self.shift = (self.shift.float() + self.logits.amax(dim=1).float()).to(hidden.dtype)
 
     def _attend(self, query: Tensor, layer: int) -> Tensor:
         """Attention of query (H, D, R) over the common beginning and each row's own keys -> (H D, R).

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlvr_kit.engine.score_attention import score_attention, use_scores
+
 #: Model types for which the tests show that the tree is exact: rotary positions and plain causal attention.
 SUPPORTED_MODEL_TYPES = ("llama", "qwen2")
 
@@ -151,7 +153,12 @@ def tree_attention(
         return own_attention(query, key, value, attention_mask)
     first, (_, heads, _, width), kv_heads = branches.first, query.shape, key.shape[1]
     prompts = query.new_empty(1, 0, heads, width)
-    if first:
+    if first and attention_mask is not None and use_scores(query.dtype, query.device, heads * first * first):
+        grouped = query[:, :, :first].reshape(1, kv_heads, -1, width)  # the query heads that share a key head
+        mask = attention_mask.repeat(1, 1, heads // kv_heads, 1)
+        prompts = score_attention(grouped, key[:, :, :first], value[:, :, :first], mask, scaling)
+        prompts = prompts.view(1, heads, first, width).transpose(1, 2)
+    elif first:
         prompts, _ = own_attention(
             query[:, :, :first], key[:, :, :first], value[:, :, :first], attention_mask
         )
@@ -162,10 +169,11 @@ def tree_attention(
         chosen = packed[0].index_select(1, places).view(kv_heads, -1, rows, len(places) // rows, width)
         return chosen.permute(2, 0, 1, 3, 4).flatten(2, 3)
 
-    mixed = torch.nn.functional.scaled_dot_product_attention(
-        gather(query, branches.queries), gather(key, branches.keys), gather(value, branches.keys),
-        attn_mask=branches.mask, scale=scaling,
-    )  # fmt: skip
+    own = gather(query, branches.queries), gather(key, branches.keys), gather(value, branches.keys)
+    if use_scores(query.dtype, query.device, kv_heads * branches.mask.numel()):
+        mixed = score_attention(*own, branches.mask, scaling)
+    else:
+        mixed = torch.nn.functional.scaled_dot_product_attention(*own, attn_mask=branches.mask, scale=scaling)
     mixed = mixed.view(rows, kv_heads, group, -1, width).permute(0, 3, 1, 2, 4).reshape(-1, heads, width)
     return torch.cat([prompts[0], mixed.index_select(0, branches.back)])[None], None
 

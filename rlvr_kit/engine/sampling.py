@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers.utils import logging
 
-from rlvr_kit.engine.adapters import merged_adapter
+from rlvr_kit.engine.adapters import ready_to_decode
 from rlvr_kit.engine.decoding import PlainRows, SharedRows, reason_not_to_share
 from rlvr_kit.sampling_settings import GREEDY, SamplingSettings
 
@@ -49,7 +49,7 @@ def pick_tokens(
     """
     from transformers import TopKLogitsWarper, TopPLogitsWarper
 
-    logits = logits.float().contiguous()
+    logits = logits.contiguous().float()
     if sampling.temperature == 0:
         return logits.argmax(dim=-1), logits.new_zeros(len(logits))
     if sampling.temperature != 1:
@@ -187,7 +187,7 @@ def generate(
     training = model.training
     model.eval()
     try:
-        with merged_adapter(model) as policy:
+        with ready_to_decode(model) as policy:
             for start in range(0, len(order), per_batch):
                 chosen = order[start : start + per_batch]
                 owners = [i for i in range(len(chosen)) for _ in range(sampling.samples)]

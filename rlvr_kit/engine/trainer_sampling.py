@@ -5,8 +5,9 @@ from typing import Any
 from accelerate.logging import get_logger
 from trl import GRPOTrainer
 
-from rlvr_kit.engine.adapters import merged_adapter
+from rlvr_kit.engine.adapters import ready_to_decode
 from rlvr_kit.engine.fallback import fallback_reason
+from rlvr_kit.engine.lora_products import multiply_lora_as_the_base
 from rlvr_kit.engine.prompt_tree import use_tree_attention
 from rlvr_kit.engine.redraw import draw_with_signal
 from rlvr_kit.engine.sampling import Completion, decode
@@ -28,9 +29,7 @@ class SharedPrefixSampler(GRPOTrainer):
         super().__init__(*args, **kwargs)
         self.stop: list[str] = []
         self.redraws = self.redrawn = 0  # rounds at most, and completions that were sampled in them so far
-        self._drawn: list[
-            Completion
-        ] = []  # completions that were sampled before TRL asks for them (redraw.py)
+        self._drawn: list[Completion] = []  # sampled before TRL asks for them (redraw.py)
         self._end_appended: list[bool] = []  # for each completion: whether its last token was not sampled
         # Mean entropy of a completion's tokens, by prompt + completion.
         self._sampled_entropy: dict[tuple[int, ...], float] = {}
@@ -39,6 +38,7 @@ class SharedPrefixSampler(GRPOTrainer):
             logger.warning("the fast trainer steps aside for stock TRL: %s", self.fallback_reason)
             return
         use_tree_attention(self.model)
+        multiply_lora_as_the_base(self.model)
         if self.ref_model is not None:
             use_tree_attention(self.ref_model)
 
@@ -62,7 +62,7 @@ class SharedPrefixSampler(GRPOTrainer):
         training = model.training
         model.eval()
         try:
-            with merged_adapter(model) as policy:
+            with ready_to_decode(model) as policy:
                 return decode(policy, self._tokenizer, prompts, owners, sampling)
         finally:
             model.train(training)

@@ -130,9 +130,11 @@ def memory_by_part(
         "reference model": float(total * size) if recipe.grpo.get("beta") and not lora else 0.0,
         "gradients": float(trained * train_size),
         "optimizer": 2.0 * trained * (1 if "8bit" in str(recipe.grpo.get("optim")) else train_size),
-        "activations": _activation_bytes(recipe, config, tokens, rows, prompts, size),
+        "activations": _activation_bytes(recipe, config, tokens, rows, prompts, size, gpu),
         "key-value cache": float(kept * (common + sampled * (own + completion))),
-        "weights with LoRA merged": float(linear * size) if lora and tree and not four_bit else 0.0,
+        "weights with LoRA merged": float(linear * size)
+        if lora and tree and size == 4 and not four_bit
+        else 0.0,
         "logits": float(max(tiles, draws)),
     }
     learning = bytes_of["gradients"] + bytes_of["activations"] + tiles
@@ -155,17 +157,18 @@ def _key_value_bytes(config: "PretrainedConfig", size: int) -> int:
 
 
 def _activation_bytes(
-    recipe: Recipe, config: "PretrainedConfig", tokens: dict[str, int], rows: int, prompts: int, size: int
-) -> float:
+    recipe: Recipe, config: "PretrainedConfig", tokens: dict[str, int], rows: int, prompts: int, size: int,
+    gpu: bool,
+) -> float:  # fmt: skip
     """Bytes that a loss pass keeps for its backward pass: ``rows`` completions of ``prompts`` different prompts."""
     tree, layers = recipe.run.shared_prefix, config.num_hidden_layers
     common = tokens["shared"] if tree else 0
     own, completion = tokens["longest"] - common, tokens["completion"]
     positions = common + prompts * own + rows * completion
-    # Per token and layer, counted with torch's saved_tensors_hooks on Llama and Qwen2. With float32 LoRA on bfloat16
-    # weights the conversions are kept as well.
+    # Per token and layer, counted with torch's saved_tensors_hooks on Llama and Qwen2. Where peft multiplies float32
+    # LoRA on bfloat16 weights (engine/lora_products.py does not), the conversions are kept as well.
     kept = 12 * config.hidden_size + 4 * config.intermediate_size
-    kept *= 1.6 if recipe.lora is not None and size == 2 else 1.0
+    kept *= 1.6 if recipe.lora is not None and size == 2 and (gpu or not tree) else 1.0
     keys = ("activation_checkpointing", "gradient_checkpointing")  # the second is the older name; TRL: True
     checkpointing = all(recipe.grpo.get(key, True) for key in keys)
     activations = positions * size * (kept + layers * config.hidden_size if checkpointing else layers * kept)

@@ -10,7 +10,7 @@ from peft.tuners.lora import Linear
 from test_sampling import PROMPTS, TOKENIZER, check_against_transformers, tiny
 from transformers import AutoModelForCausalLM
 
-from rlvr_kit.engine.adapters import merged_adapter
+from rlvr_kit.engine.adapters import ready_to_decode
 from rlvr_kit.engine.decoding import reason_not_to_share
 from rlvr_kit.engine.sampling import generate
 from rlvr_kit.errors import InputError
@@ -34,7 +34,7 @@ def test_lora_is_merged_for_decoding_and_the_weights_stay_as_they_were() -> None
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     ids = TOKENIZER(PROMPTS[1], return_tensors="pt")["input_ids"]
     expected = model(ids).logits
-    with merged_adapter(model) as policy:
+    with ready_to_decode(model) as policy:
         assert reason_not_to_share(policy) is None
         torch.testing.assert_close(policy(ids).logits, expected, rtol=1e-4, atol=1e-4)
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
@@ -55,7 +55,7 @@ def test_merging_is_undone_when_it_fails_half_way(monkeypatch: pytest.MonkeyPatc
         return whole(layer, name)
 
     monkeypatch.setattr(Linear, "get_delta_weight", fails)
-    with pytest.raises(MemoryError), merged_adapter(model):
+    with pytest.raises(MemoryError), ready_to_decode(model):
         pass
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
     assert torch.equal(model(torch.tensor([[1, 2]])).logits, logits)
@@ -71,7 +71,7 @@ def test_an_adapter_folder_loaded_by_transformers_is_decoded_with_its_adapter(tm
     assert "Peft" not in type(loaded).__name__
     check_against_transformers(loaded)
     assert written(loaded) != written(load_policy(str(tmp_path / "base")))
-    with merged_adapter(loaded) as policy:
+    with ready_to_decode(loaded) as policy:
         assert reason_not_to_share(policy) is None
 
 
