@@ -41,7 +41,7 @@ class Server:
 def serve(folder: str | Path, port: int = 0, start_within: float = 180.0) -> Iterator[Server]:
     """Serve a merged model folder inside the block; when the block ends, however it ends, the server is gone.
 
-    ``port`` 0 takes a free one. The number format is that of the kit's own evaluation, so that answers can be equal.
+    ``port`` 0 takes a free one. On a CPU it computes in float32, so that its answers can be equal to those of the kit.
     The thread that starts it must stay until the end, since the system ends the server with that thread.
 
     Raises:
@@ -60,7 +60,7 @@ def serve(folder: str | Path, port: int = 0, start_within: float = 180.0) -> Ite
         )
     port = _free_port(port)
     command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(path)]
-    command += ["--host", HOST, "--port", str(port), "--dtype", choose_dtype(str(path))]
+    command += ["--host", HOST, "--port", str(port), "--dtype", choose_dtype(str(path), every_weight=True)]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
