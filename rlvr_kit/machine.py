@@ -19,7 +19,7 @@ import psutil
 
 GIB = 2**30
 
-#: False in all but the first of the processes that torchrun or `accelerate launch` starts: only rank 0 prints.
+#: Whether this is the only process, or rank 0 of those that torchrun or `accelerate launch` started: only it prints.
 IS_MAIN_PROCESS = os.environ.get("RANK", "0") == "0"
 
 
@@ -40,8 +40,8 @@ CGROUP_NAMES = (
 def memory_gib() -> tuple[float, float]:
     """Return this machine's total and free memory in GiB.
 
-    In a container with a limit of its own, the total is at most the limit, and free is what the limit leaves beside
-    the memory that the container's processes already use.
+    If a container limits the memory, the total is at most this limit, and the free memory is the limit less what the
+    container's processes use already.
     """
     total, free = psutil.virtual_memory().total, psutil.virtual_memory().available
     for limit_file, used_file, stat_file, cache_name in CGROUP_NAMES:
@@ -62,7 +62,7 @@ def share_of_cores(jobs: int) -> int:
 
 
 def use_threads(threads: int | None) -> None:
-    """Let torch compute with so many CPU threads; None leaves it as it is."""
+    """Let torch compute with this number of CPU threads; None changes nothing."""
     import torch
 
     if threads is not None:
@@ -90,7 +90,7 @@ def handle_signals(handler: Callable[[int, Any], Any], *numbers: int) -> Iterato
 
 
 def describe_machine() -> dict[str, Any]:
-    """Return what a figure measured here depends on: processor, cores, memory, and the versions of the libraries."""
+    """Return what a measured time depends on: processor, cores, memory, and the versions of the main libraries."""
     info = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*: (.+)", info.read_text()) if info.is_file() else []
     libraries = ("torch", "transformers", "trl", "peft")
@@ -104,7 +104,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def training_memory() -> tuple[float, str]:
-    """Return the GiB that training may use, and on what: the GPU where there is one, else this machine."""
+    """Return how many GiB training may use, and a name for where: the GPU where there is one, else this machine."""
     import torch
 
     if torch.cuda.is_available():
@@ -113,7 +113,7 @@ def training_memory() -> tuple[float, str]:
 
 
 def peak_memory_gib() -> float:
-    """Return the most memory this process has held so far, in GiB: on the GPU if there is one, else resident."""
+    """Return the largest memory of this process so far, in GiB: on the GPU if there is one, else in main memory."""
     import torch
 
     if torch.cuda.is_available():
@@ -124,7 +124,7 @@ def peak_memory_gib() -> float:
 
 @contextmanager
 def watched_memory(every: float = 0.5) -> Iterator[dict[str, float]]:
-    """Watch the memory of this process and all its children, each shared page counted once (Linux; else resident).
+    """Measure the memory of this process and all its children every so many seconds, as :func:`process_tree_gib`.
 
     Yields:
         A dictionary whose ``peak`` is the most that was seen so far, in GiB.
@@ -147,7 +147,10 @@ def watched_memory(every: float = 0.5) -> Iterator[dict[str, float]]:
 
 
 def process_tree_gib() -> float:
-    """Return the GiB that this process and all its children hold now (proportional set size where there is one)."""
+    """Return the GiB that this process and all its children hold now.
+
+    On Linux a page that several processes share is counted once (proportional set size), elsewhere once for each.
+    """
     total, own = 0, psutil.Process()
     for process in (own, *own.children(recursive=True)):
         with suppress(psutil.Error):  # it may have ended meanwhile
@@ -158,9 +161,10 @@ def process_tree_gib() -> float:
 def reuse_freed_memory() -> None:
     """Let this process keep the memory that tensors free for the next tensors, where its C library is glibc.
 
-    Otherwise large tensors go back to the system and come again page by page, filled with zeros: several gigabytes in
-    each training step (mallopt(3): M_MMAP_MAX, M_TRIM_THRESHOLD). The peak stays what it was. The setting holds for
-    the whole process, so whoever starts a training process calls this, and no library code does.
+    By default, the memory of a large tensor is returned to the system when it is freed, and the next tensor gets new
+    pages that the system must first fill with zeros: several gigabytes in each training step (mallopt(3): M_MMAP_MAX,
+    M_TRIM_THRESHOLD). The largest memory in use does not change. The setting holds for the whole process, so only the
+    code that starts a training process calls this.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
@@ -169,7 +173,7 @@ def reuse_freed_memory() -> None:
 
 
 def release_memory() -> None:
-    """Give back to the system, and to the GPU, what finished work still holds."""
+    """Return memory that is no longer used to the system and to the GPU."""
     import torch
 
     gc.collect()
@@ -181,7 +185,7 @@ def release_memory() -> None:
 
 
 def hub_reachable() -> bool:
-    """Return whether the Hugging Face Hub answers within seconds; False at once where HF_HUB_OFFLINE is set."""
+    """Return whether the Hugging Face Hub answers within two seconds. It is not asked where HF_HUB_OFFLINE is set."""
     from huggingface_hub import constants, get_session  # late: it takes half a second to load
 
     if constants.is_offline_mode():

@@ -40,9 +40,9 @@ def resolve_model(name: str) -> str:
 
 
 def find_model(name: str, revision: str | None = None) -> str:
-    """As :func:`resolve_model`; but where the Hub does not answer, return the folder of its cache on this machine.
+    """As :func:`resolve_model`, but a Hub id becomes the folder of the Hub's cache when the Hub does not answer.
 
-    Otherwise the Hub's own client would wait half a minute for each of several files.
+    Without this, the Hub's client would wait half a minute for each of several files.
 
     Raises:
         UserError: there is no such folder, or neither the Hub nor its cache has the model.
@@ -62,7 +62,7 @@ def find_model(name: str, revision: str | None = None) -> str:
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> "PreTrainedTokenizerBase":
-    """The tokenizer of a model, padding on the left as generation needs it."""
+    """Return the tokenizer of a model. It pads on the left, so that every prompt ends where its completion begins."""
     if name == "tiny-random":
         return _tiny_tokenizer()
     from transformers import AutoTokenizer
@@ -108,11 +108,11 @@ def choose_dtype(
 def load_policy(
     name: str, *, revision: str | None = None, dtype: str = "auto", in_4bit: bool = False, seed: int = 0
 ) -> "PreTrainedModel":
-    """The language model that is trained or evaluated, on the GPU where there is one.
+    """Return the language model that is trained or evaluated; it is on the GPU where there is one.
 
     ``dtype`` is the number format of its weights, as :func:`choose_dtype` takes it. ``in_4bit`` quantizes the weights
-    to NF4 on loading (QLoRA, arXiv 2305.14314), which needs a GPU and bitsandbytes. A folder with a LoRA adapter is put
-    on its base, which its configuration names. ``seed`` is for ``tiny-random``.
+    to NF4 on loading (QLoRA, arXiv 2305.14314), which needs a GPU and bitsandbytes. If the folder holds a LoRA adapter,
+    its base model is loaded as well and the adapter is put on it. ``seed`` draws the weights of ``tiny-random``.
 
     Raises:
         UserError: the model cannot be found or read; the message says where it was looked for.
@@ -157,7 +157,7 @@ def _with_adapter(folder: Path, dtype: str, seed: int) -> "PreTrainedModel":
         ) from error
     except Exception as error:
         raise _cannot_load(str(folder), error) from error
-    policy.name_or_path = str(folder)  # whose prompt.json an evaluation compares with, not the base's
+    policy.name_or_path = str(folder)  # an evaluation reads prompt.json there, and not in the base's folder
     return policy
 
 
@@ -171,7 +171,7 @@ def _cannot_load(name: str, error: Exception) -> UserError:
 
 
 def _tiny_tokenizer() -> "PreTrainedTokenizerBase":
-    """A byte-level tokenizer with no merges: one token for each byte of a text, and two special tokens."""
+    """Return a tokenizer that has one token for each byte of a text, and two special tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -185,6 +185,7 @@ def _tiny_tokenizer() -> "PreTrainedTokenizerBase":
 
 
 def _tiny_model(seed: int) -> "PreTrainedModel":
+    """Return a Llama model of 2 layers with random weights. The global random generator is left as it was."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

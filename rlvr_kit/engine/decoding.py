@@ -1,9 +1,9 @@
-"""Reads the prompts once, then decodes many rows together, one token a step, with few and large operations.
+"""Reads the prompts once, then decodes many completions together, one token a step.
 
-A decoding step multiplies every weight matrix with one column for each row. The step of a Llama or Qwen2 layer is
-written out here for that layout: on a CPU the product W x is faster than xᵀ Wᵀ when x has few columns, and less time is
-lost between the products than in transformers' modules. The keys and values of the beginning that all prompts share
-are stored once for all rows.
+A row is a completion that is being written. A decoding step multiplies every weight matrix by a matrix that has one
+column for each row. The step of a Llama or Qwen2 layer is written out here for that layout: on a CPU the product W x is
+faster than xᵀ Wᵀ when x has few columns, and less time is lost between the products than in transformers' modules. The
+keys and values of the beginning that all prompts share are stored once for all rows.
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ class TreeRecorder:
 
 
 def reason_not_to_share(model: Any) -> str | None:
-    """Why :class:`SharedRows` cannot decode with this model; None if it can."""
+    """Return why :class:`SharedRows` cannot decode with this model, or None if it can."""
     from peft import PeftModel
 
     head = model.get_output_embeddings()
@@ -54,19 +54,19 @@ def reason_not_to_share(model: Any) -> str | None:
 
 
 def _normalized(norm: Any, x: Tensor) -> Tensor:
-    """RMSNorm over the first dimension of x (D, R), in float32 as in transformers."""
+    """Return RMSNorm over the first dimension of x (D, R), computed in float32 as in transformers."""
     length = torch.linalg.vector_norm(x, dim=0, dtype=torch.float32)
     scale = (length.square() / len(x) + norm.variance_epsilon).rsqrt()
     return norm.weight[:, None] * (x * scale).to(x.dtype)
 
 
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """x (H, D, R) rotated by its position: cos and sin are (D, R), and the first half of sin is already negated."""
+    """Return x (H, D, R) rotated by its position; cos and sin are (D, R), and the first half of sin is negated."""
     return torch.addcmul(x * cos, x.roll(x.shape[1] // 2, dims=1), sin)
 
 
 class SharedRows:
-    """R rows that are being written. Row r continues prompt ``owners[r]``; what prompts share is computed once.
+    """R completions that are being written: row r continues prompt ``owners[r]``.
 
     The beginning common to all prompts goes through the model once, and the rest of each prompt as a branch of it.
     ``logits`` (R, V) are those of the next tokens, in bfloat16 less a constant for each row (:meth:`_score`).
@@ -198,7 +198,7 @@ class SharedRows:
 
 
 class PlainRows:
-    """As :class:`SharedRows`, by the model's own forward pass and cache: for models that it cannot decode with."""
+    """Does what :class:`SharedRows` does with the model's own forward pass and cache, which every model has."""
 
     def __init__(self, model: Any, prompts: Sequence[Sequence[int]], owners: list[int], *_: Any) -> None:
         from transformers import DynamicCache

@@ -1,4 +1,4 @@
-"""When the fast trainer steps aside: the options of TRL under which it would not compute what stock TRL computes."""
+"""Options of TRL under which grpo_trainer.py would not compute what stock TRL computes: there it uses stock TRL."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ from peft import PeftModel, PeftType
 
 from rlvr_kit.engine.prompt_tree import unsupported_reason
 
-#: Settings of a model's generation config that TRL replaces by its own or that do not change what is sampled. Stock
-#: TRL takes every other one from the model.
+#: Settings in a model's generation config that TRL overrides, or that do not change which tokens are sampled. Stock TRL
+#: obeys every other setting of the model, and sampling.py does not know them.
 HARMLESS_GENERATION_SETTINGS = {
     "do_sample", "temperature", "top_p", "top_k", "repetition_penalty", "eos_token_id", "pad_token_id",
     "bos_token_id", "max_length", "max_new_tokens", "use_cache", "output_attentions", "output_hidden_states",
@@ -17,7 +17,9 @@ HARMLESS_GENERATION_SETTINGS = {
 
 
 def fallback_reason(trainer: Any) -> str | None:
-    """Why ``trainer`` leaves sampling and loss to stock TRL, as the end of a sentence; None if it does not.
+    """Return why ``trainer`` must leave sampling and loss to stock TRL, or None if it need not.
+
+    The reason is written as the second half of a sentence.
 
     Example:
         >>> fallback_reason(trainer)  # doctest: +SKIP

@@ -18,6 +18,10 @@ How it departs from stock TRL:
   is excluded from the loss (through ``tool_mask``, as TRL excludes the answers of tools). TRL's length metrics count
   it.
 
+- In bfloat16 on a CPU, LoRA and the attention of short prompts are multiplied in bfloat16 (lora_products.py,
+  score_attention.py). Weights, gradients, log-probabilities and loss stay in float32. tests/engine/test_bfloat16.py
+  states how closely sampling and loss agree.
+
 Everything else is exact: with equal completions the weights, after several steps, and the logged metrics are those of
 stock TRL to rounding (tests/engine/test_options.py). Where that would cost more than it brings, the trainer does less:
 - no group is left out with ``beta``, an entropy bonus or ``top_entropy_quantile``, and none where completions are used
@@ -43,7 +47,7 @@ REGROUPED_LOSSES = ("dapo", "grpo", "dr_grpo", "luspo")
 
 
 def _loss_mask(inputs: dict[str, Tensor]) -> Tensor:
-    """(B, T): 1 for the tokens that are trained."""
+    """Return (B, T) with 1 for each token that is in the loss, and 0 for the others."""
     return inputs["completion_mask"] * inputs.get("tool_mask", 1)
 
 

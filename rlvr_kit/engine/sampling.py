@@ -1,7 +1,8 @@
-"""Samples completions; what prompts share is computed once.
+"""Samples completions for training and evaluation.
 
-The completions of a batch are decoded together, one token a step (decoding.py). Each is written until its end token, a
-stop string or the limit of tokens.
+The completions of a batch are decoded together, one token a step, and what their prompts share is computed once
+(decoding.py). A completion ends with the model's end token, before a stop string, or at the limit of tokens. The GRPO
+paper knows no stop strings; grpo_trainer.py says what they change in the loss.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +26,7 @@ logger = logging.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Completion:
-    """One sampled completion: its text, cut before a stop string, and its token ids, with an end token if it came."""
+    """One sampled completion. Its text is cut before a stop string; its ids include the end token if there is one."""
 
     text: str
     ids: list[int] = field(repr=False)
@@ -43,9 +44,10 @@ class Completion:
 def pick_tokens(
     logits: Tensor, sampling: SamplingSettings, noise: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Next tokens (R,) for logits (R, V), and the entropies (R,) of the distributions before top-k and top-p.
+    """Return the next tokens (R,) for logits (R, V), and the entropies (R,) of the distributions.
 
-    At temperature 0 the most likely token is taken, and the entropy is 0.
+    At temperature 0 the most likely token is taken, and the entropy is 0. Entropies are those before top-k and top-p.
+    Logits in bfloat16 are converted first: the probabilities are always computed in float32.
     """
     from transformers import TopKLogitsWarper, TopPLogitsWarper
 
@@ -62,16 +64,16 @@ def pick_tokens(
             logits = TopPLogitsWarper(sampling.top_p, filter_value=-1e9)(None, logits)
         cumulated, _ = _cumulated(logits)
     total = cumulated[:, -1:]
-    # Just under 1, so that rounding never lands behind the last token.
+    # The factor is slightly below 1, so that a rounded product never points behind the last token.
     point = torch.rand(total.shape, generator=noise, device=total.device) * (1 - 1e-6) * total
     return torch.searchsorted(cumulated, point, right=True)[:, 0], entropies
 
 
 def _cumulated(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Running sums (R, V) of probabilities that are not normalized, and the distributions' entropies (R,).
+    """Return running sums (R, V) of probabilities that are not normalized, and the distributions' entropies (R,).
 
-    One pass over 32 x 49,152 numbers takes milliseconds. Drawing from running sums needs few passes: no softmax, and
-    one random number for each row instead of one for each vocabulary entry.
+    One pass over 32 x 49,152 numbers takes milliseconds, so the number of passes matters. To draw from running sums
+    needs no softmax, and one random number for each row instead of one for each vocabulary entry.
     """
     logits = logits - logits.amax(dim=-1, keepdim=True)
     weights = logits.exp()
@@ -91,7 +93,8 @@ def decode(
 ) -> list[Completion]:
     """Sample one completion for each entry of ``owners``, the index of its prompt (token ids) in ``prompts``.
 
-    All of them are decoded together: ``samples``, ``batch_size`` and ``seed`` of the settings are for the caller.
+    All completions are decoded together. The settings ``samples``, ``batch_size`` and ``seed`` are not used here: the
+    caller has chosen ``owners`` and ``noise`` by them.
     """
     end_tokens = model.generation_config.eos_token_id
     end_tokens = set(end_tokens if isinstance(end_tokens, list) else [end_tokens]) | {tokenizer.eos_token_id}
@@ -147,7 +150,7 @@ def _completion(
 
 
 def prompt_token_ids(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str]) -> list[list[int]]:
-    """Token ids of rendered prompts, as TRL has them in training.
+    """Return the token ids of rendered prompts, exactly as TRL computes them in training.
 
     A chat template writes all special tokens into the text. A tokenizer without one adds its own, such as a token for
     the beginning.
@@ -167,7 +170,7 @@ def generate(
     """Sample ``sampling.samples`` completions for each prompt text (greedy at temperature 0).
 
     The prompts are sorted by length and taken in batches of ``sampling.batch_size`` completions. ``on_batch`` is
-    called after each batch with ``{index of the prompt: its completions}``, to show and keep what is finished.
+    called after each batch with ``{index of the prompt: its completions}``, so that the caller can show and save them.
 
     Returns:
         For each prompt, in the order given, its completions.
