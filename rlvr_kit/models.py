@@ -77,13 +77,12 @@ def load_tokenizer(name: str, revision: str | None = None) -> "PreTrainedTokeniz
     return tokenizer
 
 
-def choose_dtype(
-    name: str, revision: str | None = None, dtype: str = "auto", every_weight: bool = False
-) -> str:
+def choose_dtype(name: str, revision: str | None = None, dtype: str = "auto", exact: bool = False) -> str:
     """Return the number format that a model's weights are loaded in: ``float32`` or ``bfloat16``.
 
-    ``auto`` is decided for this machine and the sizes of the model (number_format.py). ``every_weight`` says that all
-    weights are trained: on a CPU they are then in float32, because most updates are too small for bfloat16 to hold.
+    ``auto`` is decided for this machine and the sizes of the model (number_format.py). ``exact`` says that small
+    changes of the weights matter, because they are trained or because a trained adapter was merged into them: on a CPU
+    they are then in float32, because most updates are too small for bfloat16 to hold.
 
     >>> choose_dtype("tiny-random")  # products so small are no faster in bfloat16
     'float32'
@@ -93,7 +92,7 @@ def choose_dtype(
 
     if dtype != "auto":
         return dtype
-    if name == "tiny-random" or (every_weight and not torch.cuda.is_available()):
+    if name == "tiny-random" or (exact and not torch.cuda.is_available()):
         return "float32"
     config = None
     with suppress(Exception):  # load_policy gives the reason why a model cannot be found or read
@@ -105,12 +104,23 @@ def choose_dtype(
     return str(pick_dtype(config=config)).removeprefix("torch.")
 
 
+def evaluation_dtype(dtype: str) -> str:
+    """Return the format in which base and trained model are evaluated alike, for the recipe's ``model.dtype``.
+
+    On a CPU that is float32, whatever training computed in: bfloat16 would round away most of what was merged.
+    """
+    import torch
+
+    return dtype if torch.cuda.is_available() else "float32"
+
+
 def load_policy(
     name: str, *, revision: str | None = None, dtype: str = "auto", in_4bit: bool = False, seed: int = 0
 ) -> "PreTrainedModel":
     """Return the language model that is trained or evaluated; it is on the GPU where there is one.
 
-    ``dtype`` is the number format of its weights, as :func:`choose_dtype` takes it. ``in_4bit`` quantizes the weights
+    ``dtype`` is the number format of its weights. ``auto`` is float32 on a CPU, so that nothing of a merged model is
+    rounded away; training, whose LoRA matrices stay apart, asks :func:`choose_dtype`. ``in_4bit`` quantizes the weights
     to NF4 on loading (QLoRA, arXiv 2305.14314), which needs a GPU and bitsandbytes. If the folder holds a LoRA adapter,
     its base model is loaded as well and the adapter is put on it. ``seed`` draws the weights of ``tiny-random``.
 
@@ -120,7 +130,7 @@ def load_policy(
     import torch
     from transformers import AutoModelForCausalLM
 
-    number_format = getattr(torch, choose_dtype(name, revision, dtype))
+    number_format = getattr(torch, choose_dtype(name, revision, dtype, exact=True))
     if name == "tiny-random":
         return _tiny_model(seed).to(number_format)
     source, options = find_model(name, revision), {"revision": revision, "dtype": number_format}

@@ -129,7 +129,7 @@ class Recipe(Section):
         from rlvr_kit.models import choose_dtype  # late: it loads torch
 
         own, prompt = self.model, self.prompt.model_copy(update={"instruction": self._instruction})
-        dtype = choose_dtype(own.name, own.revision, own.dtype, every_weight=self.lora is None)
+        dtype = choose_dtype(own.name, own.revision, own.dtype, exact=self.lora is None)
         return self.model_copy(update={"prompt": prompt, "model": own.model_copy(update={"dtype": dtype})})
 
     @property

@@ -101,8 +101,8 @@ def test_a_hub_model_without_a_hub_is_one_line() -> None:
 def test_the_number_format_is_float32_where_bfloat16_brings_nothing_or_loses_updates() -> None:
     assert models.load_policy("tiny-random").dtype == torch.float32
     assert models.load_policy("tiny-random", dtype="bfloat16").dtype == torch.bfloat16
-    assert models.choose_dtype("bundled", every_weight=True) == "float32"
-    assert models.choose_dtype("bundled", dtype="bfloat16", every_weight=True) == "bfloat16"
+    assert models.choose_dtype("bundled", exact=True) == "float32"
+    assert models.choose_dtype("bundled", dtype="bfloat16", exact=True) == "bfloat16"
 
 
 def test_the_tiny_model_is_the_same_for_a_seed_and_leaves_the_generator_alone() -> None:

@@ -136,7 +136,7 @@ def evaluate_recipe(
     import torch
 
     from rlvr_kit.measure.vllm_model import vllm_model
-    from rlvr_kit.models import load_policy, load_tokenizer, resolve_model
+    from rlvr_kit.models import evaluation_dtype, load_policy, load_tokenizer, resolve_model
 
     name, template = model or recipe.model.name, recipe.template(shots)
     refuse_other_template(resolve_model(name), template, shots is not None)
@@ -149,8 +149,7 @@ def evaluate_recipe(
     if torch.cuda.is_available() and importlib.util.find_spec("vllm") is not None:
         policy, options["generate"] = vllm_model(resolve_model(name), recipe.model.dtype)
     else:
-        # The format that the recipe's own model gets, whatever model this is: so base and trained model compare.
-        policy = load_policy(name, dtype=recipe.resolved().model.dtype)
+        policy = load_policy(name, dtype=evaluation_dtype(recipe.model.dtype))
     result = evaluate(
         policy, load_tokenizer(name), problems, template, label=label, sampling=sampling or recipe.sampling, out=out,
         **options,
@@ -166,10 +165,16 @@ def evaluation_label(recipe: "Recipe", model: str, template: Template, sampling:
     >>> evaluation_label(recipe, "runs/x/model", recipe.template(), GREEDY)  # doctest: +SKIP
     'x-model-word_problems-0shot-n256-3f9a1c'
     """
+    from rlvr_kit.models import evaluation_dtype
+
     folder = Path(model).expanduser()
     name = str(folder.resolve()) if folder.exists() else model
     settings = [name, recipe.task, recipe.data.model_dump(), recipe.evaluation.n]
-    settings += [recipe.resolved().model.dtype, template.to_dict(), asdict(replace(sampling, batch_size=1))]
+    settings += [
+        evaluation_dtype(recipe.model.dtype),
+        template.to_dict(),
+        asdict(replace(sampling, batch_size=1)),
+    ]
     made_of = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:6]
     words = ["-".join(Path(name).parts[-2:]), task_title(recipe.task), f"{len(template.exemplars)}shot"]
     return re.sub(r"[^\w.-]+", "_", "-".join([*words, f"n{recipe.evaluation.n}", made_of]))
@@ -183,12 +188,7 @@ def summarize(rows: pd.DataFrame) -> dict[str, Any]:
     >>> summarize(evaluation.rows)["strict_ci"]  # doctest: +SKIP
     """
     n, samples = rows.problem.nunique(), int(rows["sample"].max()) + 1
-    columns = {
-        "strict": "correct",
-        "lenient": "lenient_correct",
-        "format": "format_ok",
-        "truncated": "truncated",
-    }
+    columns = dict(strict="correct", lenient="lenient_correct", format="format_ok", truncated="truncated")
     shares = {name: float(rows[column].mean()) for name, column in columns.items()}
     if "partial" in rows and rows.partial.notna().all():  # for tasks that measure parts of an answer
         shares["partial"] = float(rows.partial.astype(float).mean())

@@ -10,7 +10,8 @@ from rlvr_kit.models import load_policy, load_tokenizer
 from rlvr_kit.recipe import load_recipe
 from rlvr_kit.run_folder import Run
 from rlvr_kit.training.resume import refuse_other_run, resolved_as_begun
-from rlvr_kit.training.sweep import load_study, sweep
+from rlvr_kit.training.study import load_study
+from rlvr_kit.training.sweep import sweep
 
 SMALL = ["grpo.max_steps=1", "evaluation.n=2", "evaluation.heldout=2", "data.train_size=8"]
 
