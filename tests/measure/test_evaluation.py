@@ -201,7 +201,7 @@ def test_vllm_writes_where_it_is_installed(monkeypatch):
 
     class LLM(SimpleNamespace):
         def generate(self, prompts, settings):
-            assert settings.n == 1
+            assert settings.n == 1 and self.dtype == "float32"  # which vLLM alone would make float16
             assert settings.temperature == 0
             assert settings.max_tokens == 12
             return [SimpleNamespace(outputs=[said]) for _ in prompts]
@@ -211,7 +211,7 @@ def test_vllm_writes_where_it_is_installed(monkeypatch):
     vllm.__spec__ = ModuleSpec("vllm", None)
     monkeypatch.setitem(sys.modules, "vllm", vllm)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    result = evaluate_recipe(load_recipe("smoke"), label="base")
+    result = evaluate_recipe(load_recipe("smoke", ["model.dtype=float32"]), label="base")
     assert result.rows.completion.tolist() == [said.text] * 12
     assert result.summary["truncated"] == 1.0
 
