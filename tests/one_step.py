@@ -202,10 +202,14 @@ def relative(a: Any, b: Any) -> float:
 
 
 def differences(trainer: Any) -> dict[str, float]:
-    """Compare the kit's trainer with stock TRL on eight rows of its last step: log-probabilities and gradients."""
+    """Compare the kit's trainer with stock TRL on eight rows of its last step: log-probabilities and gradients.
+
+    Both compute in float32, whatever format the step was in: two roundings to bfloat16 would hide a difference.
+    """
     import torch
     from trl import GRPOTrainer
 
+    trainer.model.float()
     batch = trainer._buffered_inputs[0]
     ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)[:8]
     mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)[:8]
