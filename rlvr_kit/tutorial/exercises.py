@@ -78,7 +78,11 @@ def run(answer: Callable[..., Any], *inputs: Any) -> Any:
     except (Wrong, NotDone):  # said by a check that looks into the answer itself
         raise
     except Exception as error:
-        hint = _HINTS.get(type(error).__name__, "")
+        hint = (
+            " (to the power of is ** in Python)"
+            if "^" in str(error)
+            else _HINTS.get(type(error).__name__, "")
+        )
         problem = f"{type(error).__name__}: {error}"
         raise Wrong(f"for {shown(*inputs)} your function stops with {problem}{hint}") from None
     if result is ...:

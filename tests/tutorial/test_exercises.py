@@ -96,6 +96,16 @@ def test_static_every_notebook_has_two_or_three_exercises(path):
     assert len(here) == 1 if path.stem.startswith("00") else 2 <= len(here) <= 3
 
 
+@pytest.mark.parametrize("number", ["01", "02", "03", "04", "05"])
+def test_static_a_prediction_is_asked_for_before_it_is_answered(number):
+    [path] = (PROJECT / "notebooks").glob(f"{number}_*.ipynb")
+    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells]
+    asked, answered = (
+        [i for i, text in enumerate(cells) if f"{name}(" in text] for name in ("= predict", "reveal")
+    )
+    assert asked and len(asked) <= len(answered) and min(asked) < min(answered)
+
+
 @check
 def check_double(answer):
     found = first_difference(

@@ -10,6 +10,9 @@ def _wrong(notebook: str, name: str, *rows: tuple[str, str]) -> None:
 _wrong(
     "00_start_here",
     "advantages",
+    ('result = (rewards - rewards[0]) / (rewards.std(ddof=1) + 1e-4)', 'the first completion'),
+    ('result = np.sign(rewards - rewards.mean())', 'by how much'),
+    ('d = rewards - rewards.mean()\nresult = d / ((d**2).sum() ** 0.5 + 1e-6)', 'not divided by n - 1'),
     ("result = (rewards - rewards.mean()) / (rewards.std() + 1e-4)", "population standard deviation; TRL divides"),
     ("result = rewards / rewards.std(ddof=1)", "mean is not subtracted"),
     ("result = rewards - rewards.mean()", "Dr. GRPO"),
@@ -73,6 +76,7 @@ _wrong(
 _wrong(
     "01_gsm8k",
     "smallest_limit",
+    ('import numpy as np\nlimit = np.percentile(lengths, 0.95)', 'counts in per cent'),
     ("limit = max(lengths)", "longest length"),
     ("import numpy as np\nlimit = np.quantile(lengths, 0.95)", "interpolates"),
     ("import numpy as np\nlimit = int(np.quantile(lengths, 0.95))", "interpolates"),
@@ -117,6 +121,8 @@ _wrong(
 _wrong(
     "02_rewards",
     "pattern",
+    ("pattern = r'####\\s*\\d+(?:,\\d+)*,?\\.?$'", 'every script'),
+    ("pattern = r'####\\s*[0-9]{1,10}(?:,[0-9]+)*,?\\.?$'", 'too strict'),
     (r"pattern = r'####\s*([0-9]+,?)+\.?$'", "time still explodes"),
     (r"pattern = r'####\s*(?:[0-9]+,?)+\.?$'", "time still explodes"),
     (r"pattern = r'####\s*[0-9][0-9,]*\.?$'", "two commas in a row"),
@@ -143,7 +149,7 @@ _wrong(
     (r"text = ' '.join(r'\boxed{ ' + str(n) + ' }' for n in range(1000))", "a space in it"),
     (r"text = ' '.join(rf'\boxed{{{float(n)}}}' for n in range(1000))", "such as 18.0"),
     (r"text = r'\boxed{3}'", "one and the same number"),
-    (r"text = r'\boxed{' + re.findall(r'\d+', question)[-1] + '}'", "NameError"),
+    (r"text = r'\boxed{' + re.findall(r'\d+', question)[-1] + '}'", "only one number is boxed"),
     (
         "import re\n" + r"text = ' '.join(r'\boxed{' + n + '}' for n in re.findall(r'\d+', question))",
         "numbers of the question are boxed",
@@ -194,11 +200,22 @@ WALD = {"var": "p * (1 - p) / n", "mid": "p", "by": ""}
 _wrong(
     "04_baseline",
     "wilson",
+    (
+        "p = k / n\nse = (p * (1 - p)) ** 0.5\nends = (p - 1.96 * se, p + 1.96 * se)",
+        "as if that were certain",
+    ),
+    (
+        "p = (k + 2) / (n + 4)\nse = (p * (1 - p) / (n + 4)) ** 0.5\nends = (p - 1.96 * se, p + 1.96 * se)",
+        "Agresti and Coull",
+    ),
+    ("from rlvr_kit import wilson_interval\nends = wilson_interval(n * (k // n), n)", "divide with /"),
     (WILSON.format(**PARTS | WALD), "Wald's interval: look at k = 0"),
     (WILSON.format(**PARTS | WALD) + "\nends = [max(0, ends[0]), min(1, ends[1])]", "Wald's interval"),
     (WILSON.format(**PARTS | WALD | {"z": "2.576"}), "99 % interval"),
     (WILSON.format(**PARTS | {"z": "1.645"}), "90 % interval"),
     (WILSON.format(**PARTS | {"z": "2"}), "rounded to 2"),
+    (WILSON.format(**PARTS | {"by": " / 1 + z**2 / n"}), "without brackets"),
+    (WILSON.format(**PARTS | {"mid": "p + z**2 / 2 * n"}), "2 * n in brackets"),
     (WILSON.format(**PARTS | {"by": ""}), "division by 1 + z² / n is missing"),
     (WILSON.format(**PARTS | {"mid": "p"}), "middle is not moved"),
     (WILSON.format(**PARTS | {"mid": "p + z**2 / n"}), "should be z² / 2n"),
@@ -215,6 +232,7 @@ _wrong(
 _wrong(
     "04_baseline",
     "stopped",
+    ("kept = text.split('\\nQuestion')[0]", 'the colon belongs'),
     ("kept = text", "nothing is stopped"),
     ("kept = text[: text.find('\\nQuestion:')]", "loses the last character"),
     ("kept = text[: text.index('\\nQuestion:')]", "ValueError"),
@@ -238,6 +256,8 @@ _wrong(
 _wrong(
     "05_grpo_by_hand",
     "policy_loss",
+    ('loss = -(advantage.mean() * logp * mask).sum() / mask.sum()', 'the same slope, good or bad'),
+    ('loss = -(advantage * logp * mask).sum() / mask.sum() ** 2', 'direction is right'),
     ("loss = -(advantage * logp * mask).mean()", "you averaged over padding"),
     ("loss = -(advantage * logp).mean()", "padding counts in the sum"),
     ("loss = -(advantage * logp).sum() / mask.sum()", "padding counts in the sum"),
@@ -252,13 +272,17 @@ _wrong(
     ("loss = -(advantage * logp.detach() * mask).sum() / mask.sum()", "backward()"),
     ("loss = -(advantage * logp * mask) / mask.sum()", "a loss is one number"),
     ("loss = (advantage * logp * mask).mean()", "real tokens, mask.sum(); and the minus is missing"),
-    ("loss = -(advantage * logp * mask).sum() / (2 * mask.sum())", "slopes differ"),
+    ("loss = -(advantage * logp * mask).sum() / (2 * mask.sum())", "direction is right"),
+    ("loss = -(advantage * logp * mask).max()", "slopes differ"),
     ("loss = -(advantage * (logp + 5 * logp * (1 - mask))).sum() / mask.sum()", "slope at padding is not 0"),
     ("loss = -(advantage.abs() * logp * mask).sum() / mask.sum()", "sign of the advantage is lost"),
 )  # fmt: skip
 _wrong(
     "05_grpo_by_hand",
     "chance_useful",
+    ('chance = (1 - p**size) + (1 - (1 - p) ** size)', 'from one 1'),
+    ('chance = 1 - p ^ size', '** in Python'),
+    ('chance = 1 - 0.5 ** (size - 1)', 'p = 0.5 only'),
     ("chance = 1 - (1 - p) ** size", "pass@k"),
     ("chance = 1 - p**size", "at least one is wrong"),
     ("chance = p**size + (1 - p) ** size", "the useless case"),

@@ -20,6 +20,9 @@ _CENTRES: dict[str, Callable[[Array], Array]] = {
     "this divides the sum by n - 1 for the mean; n - 1 belongs into the standard deviation only": (
         lambda r: r - r.sum() / (len(r) - 1)
     ),
+    "this subtracts the reward of the first completion; GRPO compares with the mean of the group": lambda r: (
+        r - r[0]
+    ),
     "this subtracts the sum of the rewards instead of their mean": lambda r: r - r.sum(),
     "this compares with the mean of the others, as RLOO does; GRPO's mean includes the completion itself": (
         lambda r: (r - r.mean()) * len(r) / (len(r) - 1)
@@ -51,6 +54,15 @@ _SCALES: dict[str, Callable[[Array], float]] = {
     ),
     "this divides by the standard deviation and 1; what keeps 0 away must be small": lambda r: (
         r.std(ddof=1) + 1
+    ),
+    "this divides by the square root of the standard deviation, which is a square root already": (
+        lambda r: r.std(ddof=1) ** 0.5
+    ),
+    "this divides by n times the standard deviation: the group's size is in it already": lambda r: (
+        len(r) * r.std(ddof=1)
+    ),
+    "the sum of squares under the root is not divided by n - 1": lambda r: float(
+        ((r - r.mean()) ** 2).sum() ** 0.5
     ),
     "this multiplies by the standard deviation instead of dividing": lambda r: 1 / r.std(ddof=1),
 }
@@ -118,6 +130,11 @@ def _mistakes() -> Iterator[tuple[str, Callable[[Array], Array]]]:
                 return turned(centred(r) / divided(r))
 
             yield "; and ".join(reasons), wrong
+    yield (
+        "this only says better or worse; an advantage also says by how much",
+        lambda r: np.sign(r - r.mean()),
+    )
+    yield "this only says better or not; an advantage also says by how much", lambda r: r > r.mean()
     yield (
         "this is softmax, which makes shares of the rewards: none is below 0",
         lambda r: np.exp(r) / np.exp(r).sum(),

@@ -109,7 +109,8 @@ def smallest_limit(lengths: Sequence[int], share: float = 0.95) -> int:
 _LIMIT_MISTAKES: dict[str, Any] = {
     "this is the longest length: all of them fit, and a smaller limit would do": max,
     "this is the mean, into which about half of them fit": lambda x: sum(x) / len(x),
-    "this is the median, into which half of them fit": np.median,
+    "this is the median, into which half of them fit": [np.median, lambda x: sorted(x)[len(x) // 2]],
+    "np.percentile counts in per cent: 95, and not 0.95": lambda x: np.percentile(x, 0.95),
     "this is the shortest length, into which hardly any fit": min,
     "np.quantile goes between two lengths (it interpolates), so its value is no length, and fewer than 95 % may fit: "
     "use method='higher', or sort": [

@@ -52,6 +52,10 @@ BEYOND: list[tuple[str, str, bool, str]] = [
         "The Question: how many eggs? 9 * 2 = 18.\n#### 18", "18", True,
         "'Question:' within a line may be the model's way to think: only a line that opens with it is a new question",
     ),
+    (
+        "Easy.\nQuestions like this need care: 9 * 2 = 18.\n#### 18", "18", True,
+        "'Questions' opens an ordinary sentence here: the colon belongs to the sign, 'Question:'",
+    ),
     ("So half of it.\nNo Question: 3.\n#### 18", "18", True, "a line must open with 'Question:' to be a new question"),
     ("First 9.\n\nThen 9 * 2 = 18.\n#### 18", "18", True, "a blank line is no invented question"),
     ("9 * 2 = 18\n#### 18\nSo it is 18.", "18", False, "text after the answer, without a question, is still refused"),
@@ -131,20 +135,14 @@ def _check_test(test: Any) -> None:
 
 #: What the careless pattern of the notebook, ####\s*([0-9]+,?)+\.?$, accepts; below what it refuses, and why.
 ACCEPTED = [
-    "#### 18",
-    "####18",
-    "####   7",
-    "#### 1,080",
-    "#### 1,2,3",
-    "#### 18.",
-    "#### 18,",
-    "#### 1,080,.",
-    "So.\n#### 9",
-]
+    "#### 18", "####18", "####   7", "#### 1,080", "#### 1,2,3", "#### 18.", "#### 18,", "#### 1,080,.", "So.\n#### 9",
+    "#### " + "12345" * 8,
+]  # fmt: skip
 REFUSED: list[tuple[str, str]] = [
     ("#### ", "a marker without a number: at least one digit must stand there"),
     ("####", "a marker without a number: at least one digit must stand there"),
     ("18", "there is no marker"),
+    ("#### \u0661\u0668", "\\d takes the digits of every script, and [0-9] only these ten"),
     ("## 18", "there are two marks instead of four"),
     ("#### x18", "letters stand between the marker and the number"),
     ("#### 18 or 19", "something stands behind the number: is the $ at the end gone?"),

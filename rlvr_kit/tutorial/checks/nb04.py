@@ -23,19 +23,22 @@ _Z = {
     1.0: "z is 1, which makes a 68 % interval; for 95 % it is 1.96",
     0.95: "z is 0.95, the level itself; it should be the point of the bell curve that leaves 2.5 % above it, 1.96",
 }
-_SHIFT = {
-    0.5: "",
-    0.0: "the middle is not moved by z² / 2n",
-    1.0: "the middle is moved by z² / n; it should be z² / 2n",
+_SHIFT = {  # a factor, and a power of n below it
+    (0.5, 1): "",
+    (0.0, 1): "the middle is not moved by z² / 2n",
+    (1.0, 1): "the middle is moved by z² / n; it should be z² / 2n",
+    (0.5, -1): "z**2 / 2 * n multiplies by n: put 2 * n in brackets",
 }
 _WIDER = {
     2: "",
     None: "z² / 4n² is missing under the root",
     1: "z² / 4n stands under the root; it should be z² / 4n²",
+    -2: "z**2 / 4 * n**2 multiplies by n²: put 4 * n**2 in brackets",
 }
 _DIVIDED = {
     "both": "",
     "none": "the division by 1 + z² / n is missing",
+    "brackets": "1 + z² / n stands without brackets, so it divides by 1 and adds the rest",
     "middle": "only the middle is divided by 1 + z² / n; the half width must be divided as well",
 }
 _ROOT = {0.5: "", 1.0: "the square root is missing"}
@@ -46,7 +49,7 @@ _WALD = (
 
 
 def _part(
-    z: float, shift: float, wider: int | None, divided: str, root: float
+    z: float, shift: tuple[float, int], wider: int | None, divided: str, root: float
 ) -> Callable[[int, int], Interval]:
     """Wilson's interval with these values in it, right or wrong ones."""
 
@@ -54,7 +57,10 @@ def _part(
         p = k / n
         half = z * (p * (1 - p) / n + (z**2 / (4 * n**wider) if wider else 0)) ** root
         by = 1 + z**2 / n
-        middle = (p + shift * z**2 / n) / (1 if divided == "none" else by)
+        middle = p + shift[0] * z**2 / n ** shift[1]
+        if divided == "brackets":
+            middle += z**2 / n
+        middle /= by if divided in ("both", "middle") else 1
         half /= by if divided == "both" else 1
         return middle - half, middle + half
 
@@ -67,18 +73,22 @@ def _wilson_mistakes() -> dict[str, Any]:
     values: list[dict[Any, str]] = [_Z, _SHIFT, _WIDER, _DIVIDED, _ROOT]
     for parts in product(*values):
         reasons = [names[part] for names, part in zip(values, parts, strict=True)]
-        if parts[1:] == (0.0, None, "none", 0.5):
+        if parts[1:] == ((0.0, 1), None, "none", 0.5):
             reasons = [_WALD, reasons[0]]
         if any(reasons):
             wrong = _part(*parts)
             mistakes["; and ".join(filter(None, reasons))] = [wrong, _cut_off(wrong)]
-    right = _part(1.96, 0.5, 2, "both", 0.5)
-    agresti = lambda k, n: _part(1.96, 0.0, None, "none", 0.5)(k + 1.96**2 / 2, n + 1.96**2)  # noqa: E731
+    right = _part(1.96, (0.5, 1), 2, "both", 0.5)
+    wald = _part(1.96, (0.0, 1), None, "none", 0.5)
+    adjusted: list[Callable[..., Interval]] = [
+        lambda k, n: wald(k + 1.96**2 / 2, n + 1.96**2),
+        lambda k, n: wald(k + 2, n + 4),
+    ]
     return mistakes | {
-        "this is the interval of Agresti and Coull: its middle is Wilson's, and at k = 0 it is wider": [
-            agresti,
-            _cut_off(agresti),
-        ],
+        "this is the interval of Agresti and Coull: its middle is Wilson's, and at k = 0 it is wider": (
+            adjusted + [_cut_off(interval) for interval in adjusted]
+        ),
+        "k // n cuts the share off to 0 or 1: divide with /": lambda k, n: right(n * (k // n), n),
         "this is the exact interval of Clopper and Pearson; it is wider than Wilson's, which was asked for": (
             lambda k, n: [*stats.binomtest(k, n).proportion_ci(0.95)]
         ),
@@ -125,6 +135,10 @@ def check_wilson(answer: Callable[[int, int], Interval]) -> str:
             if got[0] < -1e-6 or got[1] > 1 + 1e-6
             else ""
         )
+        if k == 0 and abs(got[1] - got[0]) < 1e-9:
+            raise Wrong(
+                "at k = 0 both ends are the same, as if that were certain, as in Wald's interval: look at the root"
+            )
         middle = "the middle" if abs(sum(got) - sum(due)) > 1e-3 else "the half width"
         raise Wrong(
             f"for k={k}, n={n} it gives {shown(list(got))}, and it should be {shown(list(due))}: look at {middle}."
@@ -169,6 +183,10 @@ STOPS: list[tuple[str, str, str]] = [
         "9 * 2\nAnswer: 18\n#### 18", "9 * 2\nAnswer: 18\n#### 18",
         "'Answer:' is no new question: the model may well announce its own answer",
     ),
+    (
+        "Easy.\nQuestions like this need care: 18.\n#### 18", "Easy.\nQuestions like this need care: 18.\n#### 18",
+        "'Questions' opens an ordinary sentence here: the colon belongs to the stop string",
+    ),
     ("It is 18. I am sure.", "It is 18. I am sure.", "it cuts at a period, a space or a number: sentences must stay"),
     ("So " * 300 + "\n#### 18", "So " * 300 + "\n#### 18", "it cuts at a length; the token limit does that already"),
 ]  # fmt: skip
@@ -185,7 +203,7 @@ def stopped(text: str) -> str:
 
 @check
 def check_stopped(answer: Callable[[str], str]) -> str:
-    """What is left of eleven completions; blanks at the ends make no difference."""
+    """What is left of twelve completions; blanks at the ends make no difference."""
     results = [run(answer, text) for text, _, _ in STOPS]
     if other := next((got for got in results if not isinstance(got, str)), None):
         raise Wrong(f"it should return what is left of the text, and it returns {shown(other)}")

@@ -98,6 +98,16 @@ def check_policy_loss(answer: Loss) -> str:
         padding = batches[batch][2].numpy() == 0
         if np.abs(np.asarray(got)[padding]).max() > 1e-6:
             raise Wrong("the slope at padding is not 0: padding still counts somewhere. Multiply by the mask")
+        if np.allclose(got, np.asarray(got)[0, 0] * (1 - padding)):
+            raise Wrong(
+                "every completion gets the same slope, good or bad: each needs its own advantage in the sum"
+            )
+        ratio = np.asarray(got)[~padding] / np.asarray(due)[~padding]
+        if np.allclose(ratio, ratio[0], rtol=1e-3):
+            raise Wrong(
+                f"the direction is right, and all slopes of a batch are {ratio[0]:.3g} times the reference's: look "
+                "at what the sum is divided by, which should be the number of real tokens"
+            )
         raise Wrong(
             f"padding is left out, but the slopes differ. For the first completion they are {shown(got[0])} and "
             f"should be {shown(due[0])}: minus its advantage, divided by the number of real tokens in the batch"
@@ -177,6 +187,13 @@ _CHANCE_MISTAKES: dict[str, Any] = {
     "the exponent is one less than the size: all of the group count": (
         lambda p, G: 1 - p ** (G - 1) - (1 - p) ** (G - 1)
     ),
+    "the two complements are added: take both chances, all right and all wrong, from one 1": (
+        lambda p, G: 2 - p**G - (1 - p) ** G
+    ),
+    "the chance that all are wrong is (1 - p) to the power of the size, and not once more that of all right": (
+        lambda p, G: 1 - 2 * p**G
+    ),
+    "this holds for p = 0.5 only": [lambda p, G: 1 - 0.5 ** (G - 1), lambda p, G: 1 - 2 * 0.5**G],
     "the result is in per cent; it should be a chance between 0 and 1": lambda p, G: 100 * chance_useful(p, G),
 }  # fmt: skip
 
