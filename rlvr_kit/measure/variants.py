@@ -140,7 +140,8 @@ def conclusions(study: Mapping[str, Any]) -> list[str]:
         )
     if few := [each.variant for each in comparisons if each.p is None]:
         said.append(f"Not compared, with fewer than {FEWEST_SEEDS} seeds: {', '.join(few)}.")
-    return [*said, f"The p values are corrected for {len(tested)} comparisons (Holm)."]
+    many = "1 comparison" if len(tested) == 1 else f"{len(tested)} comparisons"
+    return [*said, f"The p values are corrected for {many} (Holm)."]
 
 
 def smallest_found(study: Mapping[str, Any], seeds: Sequence[int] = (3, 5, 10, 20)) -> pd.DataFrame:

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from rlvr_kit import UserError
+from rlvr_kit.__main__ import app
 from rlvr_kit.paths import PROJECT
 from rlvr_kit.recipe import load_recipe
 from rlvr_kit.training.configs import checked_grpo, lora_config
@@ -59,7 +61,8 @@ def test_a_killed_study_goes_on_and_ends_as_if_it_had_not_been(study_file: Path,
     study = load_study(study_file)
     done = sweep(study, tmp_path / "out")
     assert first.stat().st_mtime_ns == finished  # what had finished was not run again
-    whole = sweep(study.model_copy(update={"seeds": [0]}), tmp_path / "whole")
+    one = study.model_copy(update={"seeds": [0], "variants": {"default": study.variants["default"]}})
+    [whole] = sweep(one, tmp_path / "whole")["runs"]
     measured = (
         "tuned",
         "tokens",
@@ -71,11 +74,7 @@ def test_a_killed_study_goes_on_and_ends_as_if_it_had_not_been(study_file: Path,
         "completions",
         "recipe",
     )
-    for run in whole["runs"]:
-        again = next(
-            other for other in done["runs"] if (other["variant"], other["seed"]) == (run["variant"], 0)
-        )
-        assert {key: run[key] for key in measured} == {key: again[key] for key in measured}
+    assert {key: done["runs"][0][key] for key in measured} == {key: whole[key] for key in measured}
     assert [(run["variant"], run["seed"]) for run in done["runs"]] == [
         ("default", 0), ("default", 1), ("hot", 0), ("hot", 1),
     ]  # fmt: skip
@@ -176,3 +175,19 @@ def test_a_run_that_cannot_work_names_its_variant(study_file: Path, tmp_path: Pa
     with pytest.raises(UserError, match="variant 'hot', seed 0: .*whole groups.*the same command goes on"):
         sweep(load_study(study_file), tmp_path / "out")
     assert (tmp_path / "out" / "default" / "seed-0" / "result.json").exists()
+
+
+def test_the_command_shows_table_verdicts_and_where_it_was_made(study_file: Path, tmp_path: Path) -> None:
+    """Everything has been run elsewhere, so nothing is trained."""
+    study_file.write_text(STUDY.replace("[0, 1]", "[0, 1, 2, 3]"))
+    study, out = load_study(study_file), tmp_path / "out"
+    made = {"processor": "Fast", "cores": 2, "torch": "2", "trl": "1"}
+    cells = {cell: finished(study, cell, **made) for cell in study.cells}
+    for (variant, seed), run in cells.items():
+        run |= {"gain": 0.4 + 0.01 * seed - (variant == "hot") * (0.3 + 0.002 * seed**2)}
+    write_sweep(study, out, cells)
+    shown = CliRunner().invoke(app, ["sweep", str(study_file), "--out", str(out)])
+    assert shown.exit_code == 0, shown.output
+    assert "+41.5" in shown.stdout and "Worse than default: hot (-30.7 points)." in shown.stdout
+    assert "corrected for 1 comparisons" not in shown.stdout and "8 runs, 0.1 hours" in shown.stdout
+    assert all((out / "figures" / name).exists() for name in ("seeds.png", "forest.png"))
