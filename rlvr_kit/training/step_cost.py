@@ -105,11 +105,11 @@ def memory_by_part(
 
     gpu = gpu or torch.cuda.is_available()
     four_bit, lora, tree = recipe.model.load_in_4bit, recipe.lora is not None, recipe.run.shared_prefix
-    # As models.choose_dtype decides, but for the machine that is planned for and with no need of the weights.
-    dtype = recipe.model.dtype
+    dtype = recipe.model.dtype  # auto as models.choose_dtype decides, but for the machine that is planned for
     if dtype == "auto":
         dtype = "bfloat16" if gpu else "auto" if lora else "float32"
     size = pick_dtype(dtype, config).itemsize
+    merged = lora and tree and size == 4 and not four_bit  # for sampling (adapters.py)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
         total = model.num_parameters()
@@ -132,9 +132,7 @@ def memory_by_part(
         "optimizer": 2.0 * trained * (1 if "8bit" in str(recipe.grpo.get("optim")) else train_size),
         "activations": _activation_bytes(recipe, config, tokens, rows, prompts, size, gpu),
         "key-value cache": float(kept * (common + sampled * (own + completion))),
-        "weights with LoRA merged": float(linear * size)
-        if lora and tree and size == 4 and not four_bit
-        else 0.0,
+        "weights with LoRA merged": float(linear * size * merged),
         "logits": float(max(tiles, draws)),
     }
     learning = bytes_of["gradients"] + bytes_of["activations"] + tiles

@@ -86,7 +86,7 @@ def run_one(recipe: Recipe, variant: str, out: Path) -> None:
     file = result_file(out, (variant, recipe.run.seed))
     folder, started = file.parent, time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
-    key, recipe = recipe_key(recipe), resolved_as_begun(recipe, folder)  # one base for each number format
+    key, recipe = recipe_key(recipe), resolved_as_begun(recipe, folder)
     with (folder / "output.txt").open("a") as output, redirect_stdout(output), redirect_stderr(output):
         result = train_and_compare(recipe, folder, out / f"base-{_base_key(recipe)}")
     made = {
@@ -106,7 +106,10 @@ def run_one(recipe: Recipe, variant: str, out: Path) -> None:
 
 def _base_key(recipe: Recipe) -> str:
     """Return a key that is equal for recipes whose base model is measured alike: these share one measurement."""
+    from rlvr_kit.models import evaluation_dtype  # late: it loads torch
+
     sections = recipe.model_dump(include={"model", "data", "prompt", "evaluation"})
+    sections["model"]["dtype"] = evaluation_dtype(recipe.model.dtype)
     return sha256(json.dumps(sections, sort_keys=True).encode()).hexdigest()[:8]
 
 
