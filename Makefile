@@ -50,12 +50,12 @@ bench: setup  ## the kit against stock TRL and plain generation, on this machine
 check-learning: setup  ## train the default recipe with one seed; fails unless the gain is significant [SEED=0]
 	$(PY) tests/check_learning.py $(SEED)
 
-check: setup  ## the quick loop: lint, format, types, and that the notebooks are clean and small
+check: setup  ## the quick loop: lint, format, types, import order, and that code and notebooks are clean and small
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	.venv/bin/lint-imports
-	$(PY) -m pytest -q tests/tutorial/test_notebooks.py -k static
+	$(PY) -m pytest -q tests/tutorial/test_notebooks.py tests/test_package.py -k static
 
 lab: setup  ## open JupyterLab on the notebooks
 	$(PY) -m jupyterlab notebooks

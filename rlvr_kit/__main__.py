@@ -4,7 +4,6 @@ import json
 import sys
 import time
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,8 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from rlvr_kit.cloud_commands import clean_up, deploy, submit
-from rlvr_kit.command_options import AsJson, Out, Overrides, RecipeName, folder
+from rlvr_kit.command_options import AsJson, Out, Overrides, RecipeName
 from rlvr_kit.errors import UserError
+from rlvr_kit.evaluate_command import evaluate
 from rlvr_kit.machine import IS_MAIN_PROCESS
 from rlvr_kit.share_commands import export, push
 from rlvr_kit.task_commands import audit, new_task
@@ -27,7 +27,7 @@ app = typer.Typer(
 
 @app.command()
 def doctor() -> None:
-    """What this machine can run."""
+    """Show what this machine can run."""
     from rlvr_kit.doctor import check_machine
 
     for item, value, verdict in check_machine():
@@ -40,7 +40,7 @@ def score(
         str, typer.Argument(help="JSON lines with `completion` and `gold` (or `answer`); - is stdin.")
     ] = "-",
     task: Annotated[
-        str | None, typer.Option(help="Whose verifier judges; as GSM8K's numbers if not given.")
+        str | None, typer.Option(help="The task whose verifier judges; by default numbers, as in GSM8K.")
     ] = None,
 ) -> None:
     """Judge completions with the verifier; verdicts on stdout, a summary on stderr."""
@@ -54,12 +54,12 @@ def plan(
     recipe: RecipeName = "cpu",
     overrides: Overrides = [],  # noqa: B006
     gpu_memory: Annotated[
-        float | None, typer.Option(help="GiB of a GPU to plan for, instead of this machine.")
+        float | None, typer.Option(help="Plan for a GPU with this many GiB, instead of this machine.")
     ] = None,
     measure: Annotated[bool, typer.Option(help="Time a training step on this machine.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """What a recipe will need: batches, memory, time."""
+    """Show what a recipe will need: batches, memory, time."""
     from rlvr_kit.recipe import load_recipe
     from rlvr_kit.training.plan import plan as make_plan
 
@@ -78,7 +78,7 @@ def plan(
 
 @app.command()
 def train(out: Out, recipe: RecipeName = "cpu", overrides: Overrides = []) -> None:  # noqa: B006
-    """Train as a recipe says; the same command goes on with a run that was interrupted."""
+    """Train by a recipe. The same command resumes a run that was interrupted."""
     from rlvr_kit.recipe import load_recipe
 
     settings = load_recipe(recipe, overrides)  # before the seconds that the training libraries take to load
@@ -89,84 +89,7 @@ def train(out: Out, recipe: RecipeName = "cpu", overrides: Overrides = []) -> No
     console.print(f"trained: {run.path / 'model'}", highlight=False, markup=False)
 
 
-@app.command()
-def evaluate(
-    model: Annotated[str, typer.Option(help="bundled, a folder (RUN/model), or a Hub id.")] = "bundled",
-    task: Annotated[
-        str | None,
-        typer.Option(
-            "--task", "--data", help="A task's name, its .py file or a folder; else as the recipe says."
-        ),
-    ] = None,
-    recipe: Annotated[
-        str, typer.Option("--recipe", "-r", help="Where prompt, token limit and data settings come from.")
-    ] = "cpu",
-    overrides: Overrides = [],  # noqa: B006
-    shots: Annotated[
-        int | None, typer.Option(help="Exemplars in the prompt; as the recipe says if not given.")
-    ] = None,
-    n: Annotated[
-        int | None, typer.Option("--n", help="Test problems; as the recipe says if not given.")
-    ] = None,
-    samples: Annotated[
-        int, typer.Option(help="Completions a problem; more than one needs --temperature.")
-    ] = 1,
-    temperature: float = 0.0,
-    max_new_tokens: Annotated[int | None, typer.Option(help="As the recipe says if not given.")] = None,
-    endpoint: Annotated[
-        str | None,
-        typer.Option(help="Ask a server, http://… (OpenAI-style) or sagemaker:NAME, for --model."),
-    ] = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time to the endpoint.")] = 4,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one request to the endpoint.")] = 60.0,
-    label: Annotated[
-        str | None, typer.Option(help="Name in the run folder; base and tuned go onto its card.")
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="Run folder that keeps the rows and resumes.", parser=folder),
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Measure a model on the test split: strict and lenient accuracy, with n and 95 % intervals."""
-    from rlvr_kit.recipe import load_recipe
-
-    given = {"task": task, "evaluation.n": n}
-    options = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
-    settings = load_recipe(recipe, [*overrides, *options])
-    from rlvr_kit.measure.evaluation import evaluate_recipe, evaluation_label
-    from rlvr_kit.run_folder import Run
-
-    folder = out or Path("runs") / "evaluations"
-    sampling = replace(
-        settings.sampling, samples=samples, temperature=temperature,
-        max_new_tokens=max_new_tokens or settings.max_new_tokens,
-    )  # fmt: skip
-    name = label or evaluation_label(settings, model, settings.template(shots), sampling)
-    if endpoint:
-        from rlvr_kit.measure.endpoint import evaluate_endpoint
-        from rlvr_kit.share_commands import endpoint_at
-
-        result = evaluate_endpoint(
-            settings, endpoint_at(endpoint, model, timeout), label=label or f"{name}-served", shots=shots,
-            sampling=sampling, out=Run(folder), concurrency=concurrency,
-        ).summary  # fmt: skip
-    else:
-        result = evaluate_recipe(
-            settings, label=name, model=model, shots=shots, sampling=sampling, out=Run(folder)
-        ).summary
-    if as_json:
-        print(json.dumps(result, indent=2))
-        return
-    if result.get("failed"):
-        print(
-            f"{result['failed']} requests failed and count as wrong; the column `error` of the rows says why"
-        )
-    print(f"{model} on {result['n']:,} test problems of {settings.task}, {result['shots']} exemplars")
-    for share in ("strict", "lenient", "format", "truncated"):
-        low, high = result[f"{share}_ci"]
-        print(f"{share:10}{result[share]:6.1%}  (n={result['n']}, 95 % interval {low:.1%} to {high:.1%})")
-    print(f"{result['seconds']} s; rows in {folder / 'evals' / result['label']}.parquet")
+app.command()(evaluate)
 
 
 @app.command()
@@ -176,7 +99,7 @@ def sweep(
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time; each takes a recipe's whole memory.")] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Run every variant of a study with every seed; the same command goes on with a study that was interrupted."""
+    """Run every variant of a study with every seed. The same command resumes a study that was interrupted."""
     from rlvr_kit.measure.plots import save
     from rlvr_kit.measure.seeds import seeds_figure, seeds_table
     from rlvr_kit.training.sweep import load_study
@@ -201,8 +124,8 @@ def notebooks(out: Out, recipe: RecipeName = "cpu", seed: int = 0) -> None:
 
 
 def main() -> None:
-    """Run the command line; what a person can put right is one line on stderr, never a traceback."""
-    warnings.simplefilter("ignore", FutureWarning)  # what libraries say to each other
+    """Run the command line. An error that a person can put right is one line on stderr, without a traceback."""
+    warnings.simplefilter("ignore", FutureWarning)  # meant for the libraries' own callers
     try:
         app()
     except UserError as error:

@@ -3,26 +3,27 @@
 import json
 import time
 from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from rlvr_kit.command_options import AsJson, Overrides, RecipeName, folder
+from rlvr_kit.command_options import AsJson, Overrides, RecipeName, folder, options_of
 
 
 def submit(
     recipe: RecipeName = "gpu",
     overrides: Overrides = [],  # noqa: B006
     instance_type: Annotated[
-        str | None, typer.Option(help="Instead of the recipe's, e.g. ml.g6.2xlarge.")
+        str | None, typer.Option(help="Use this instead of the recipe's, e.g. ml.g6.2xlarge.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and upload nothing.")] = False,
-    rehearse: Annotated[bool, typer.Option("--rehearse", help="Run it here, AWS pretended.")] = False,
-    attach: Annotated[str | None, typer.Option(help="Come back to this job instead of submitting.")] = None,
+    rehearse: Annotated[bool, typer.Option("--rehearse", help="Run it here, with a simulated AWS.")] = False,
+    attach: Annotated[str | None, typer.Option(help="Follow this job instead of submitting one.")] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Where the job's run folder goes.", parser=folder)
+        Path | None, typer.Option("--out", "-o", help="Folder for what the job made.", parser=folder)
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -41,66 +42,69 @@ def submit(
             if dry_run:
                 return
             job = jobs.submit(planned)
-        if not jobs.has_ended(jobs.follow(job)):  # Ctrl-C; the log's last line has said what goes on
+        if not jobs.has_ended(jobs.follow(job)):  # Ctrl-C: the last line has said that the job continues
             raise typer.Exit(130)
         run = jobs.fetch(job, (out or Path("runs") / job.training_job_name).absolute())
     done = "rehearsed" if rehearse else "fetched"
     Console(stderr=True, soft_wrap=True).print(f"{done}: {run.path}", highlight=False, markup=False)
 
 
-def deploy(
+@dataclass(frozen=True)
+class Deploy:
+    """The argument and the options of the command, in the order in which its help shows them."""
+
     run: Annotated[
-        Path, typer.Argument(help="The run folder; that of a job once it was fetched.", parser=folder)
-    ],
-    instance_type: Annotated[str, typer.Option(help="One with a GPU.")] = "ml.g5.xlarge",
+        Path, typer.Argument(help="The run folder; for a job, the one that was fetched.", parser=folder)
+    ]
+    instance_type: Annotated[str, typer.Option(help="One with a GPU.")] = "ml.g5.xlarge"
     minutes: Annotated[
         float, typer.Option(min=1, help="The endpoint is deleted after this, at the latest.")
-    ] = 60.0,
-    n: Annotated[
-        int | None, typer.Option("--n", help="Test problems; as the recipe says if not given.")
-    ] = None,
-    price: Annotated[float | None, typer.Option(help="Dollars an hour, where AWS may not be asked.")] = None,
-    hold: Annotated[
-        bool, typer.Option("--hold", help="Keep it until its minutes are over, or Ctrl-C.")
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and create nothing.")] = False,
-    rehearse: Annotated[bool, typer.Option("--rehearse", help="Serve it here, AWS pretended.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Serve a run's model on SageMaker, measure it there, and delete all of it again."""
+    ] = 60.0
+    n: Annotated[int | None, typer.Option("--n", help="Test problems; by default the recipe's.")] = None
+    price: Annotated[
+        float | None, typer.Option(help="Dollars an hour, if your role may not ask AWS for it.")
+    ] = None
+    hold: Annotated[bool, typer.Option("--hold", help="Keep it until its minutes are over, or Ctrl-C.")] = (
+        False
+    )
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and create nothing.")] = False
+    rehearse: Annotated[bool, typer.Option("--rehearse", help="Serve it here, with a simulated AWS.")] = False
+    as_json: AsJson = False
+
+
+@options_of
+def deploy(given: Deploy) -> None:
+    """Serve a run's model on SageMaker, measure it there, and delete everything again."""
     from rlvr_kit.cloud.endpoint import deployed, plan_endpoint, sagemaker_endpoint
     from rlvr_kit.cloud.rehearsal import rehearsal
     from rlvr_kit.measure.endpoint import evaluate_endpoint
     from rlvr_kit.run_folder import Run
 
-    began, console = time.monotonic(), Console(stderr=as_json, soft_wrap=True)
-    with rehearsal() if rehearse else nullcontext():
-        plan = plan_endpoint(Run(run), instance_type, minutes, price)
+    began, console, run = time.monotonic(), Console(stderr=given.as_json, soft_wrap=True), Run(given.run)
+    with rehearsal() if given.rehearse else nullcontext():
+        plan = plan_endpoint(run, given.instance_type, given.minutes, given.price)
         console.print(plan)
-        if not dry_run:
-            measure = plan.recipe.evaluation.model_copy(update={"n": n or plan.recipe.evaluation.n})
+        if not given.dry_run:
+            measure = plan.recipe.evaluation.model_copy(update={"n": given.n or plan.recipe.evaluation.n})
             recipe = plan.recipe.model_copy(update={"evaluation": measure})
+            label = "rehearsed" if given.rehearse else "deployed"
             with deployed(plan, console.out) as name:
-                endpoint = sagemaker_endpoint(name)
-                result = evaluate_endpoint(
-                    recipe, endpoint, label="rehearsed" if rehearse else "deployed", out=Run(run)
-                ).summary
-                console.out(
-                    f"strict {result['strict']:.1%}, n={result['n']}, failed requests {result['failed']}"
-                )
-                if hold:
+                result = evaluate_endpoint(recipe, sagemaker_endpoint(name), label=label, out=run).summary
+                shares = f"strict {result['strict']:.1%}, n={result['n']}, failed requests {result['failed']}"
+                console.out(shares)
+                if given.hold:
                     console.out(
-                        f"[sagemaker:{name} answers for at most {minutes:g} min; Ctrl-C deletes it now]"
+                        f"[sagemaker:{name} answers for at most {given.minutes:g} min; Ctrl-C deletes it now]"
                     )
                     with suppress(KeyboardInterrupt):
-                        time.sleep(max(0.0, began + 60 * minutes - time.monotonic()))
+                        time.sleep(max(0.0, began + 60 * given.minutes - time.monotonic()))
             console.out(f"[{plan.name}: deleted]")
-    if as_json:
-        print(json.dumps({"plan": plan.to_dict()} | ({} if dry_run else {"result": result}), indent=2))
+    if given.as_json:
+        print(json.dumps({"plan": plan.to_dict()} | ({} if given.dry_run else {"result": result}), indent=2))
 
 
 def clean_up(
-    delete: Annotated[list[str], typer.Option("--delete", help="An id of the list; may be repeated.")] = [],  # noqa: B006
+    delete: Annotated[list[str], typer.Option("--delete", help="An id from the list; can be repeated.")] = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
     """List what the kit's jobs and endpoints left in the AWS account; delete only what --delete names."""

@@ -1,4 +1,4 @@
-"""What this machine has, and what of the kit it can run: ``python -m rlvr_kit doctor`` and notebook 00."""
+"""What this machine has, and which parts of the kit it can run: ``python -m rlvr_kit doctor`` and notebook 00."""
 
 import platform
 import shutil
@@ -7,16 +7,17 @@ import psutil
 
 from rlvr_kit.errors import UserError
 from rlvr_kit.machine import hub_reachable, memory_gib
+from rlvr_kit.number_format import pick_dtype, product_speeds
 from rlvr_kit.paths import PROJECT, cache_folder
 from rlvr_kit.tasks.gsm8k import gsm8k_folder, load_gsm8k
 
-CPU_RECIPE_GIB = 3.5  # the ceiling that the cpu recipe's peak memory is held to
+CPU_RECIPE_GIB = 3.5  # the peak memory of the cpu recipe must stay below this
 
 
 def check_machine() -> list[tuple[str, str, str]]:
-    """Return (item, what was found, what it means here) for each thing that matters; takes a few seconds.
+    """Return (item, what was found, what that means) for each thing that matters. It takes a few seconds.
 
-    It asks whether the Hub answers, and downloads nothing.
+    It asks whether the Hub answers, but downloads nothing.
 
     >>> [item for item, _, _ in check_machine()][:3]
     ['Python', 'processor', 'memory']
@@ -36,12 +37,19 @@ def check_machine() -> list[tuple[str, str, str]]:
         ("Python", platform.python_version(), "fine"),
         ("processor", f"{cores} cores", "fine" if cores > 1 else "works, but training will be slow"),
         ("memory", f"{free:.1f} of {total:.1f} GiB free", memory),
+        ("number format", *_number_format()),
         ("disk", f"{disk:.0f} GiB free", "fine" if disk > 5 else "little: checkpoints may not fit"),
         ("GPU", gpu or "none", "for the gpu recipes" if gpu else "the cpu recipe needs none"),
         ("bundled model", "cached" if bundled else "not here yet", "ready" if bundled else "93 MB, once"),
         ("Hub", "answers" if hub else "no answer", "any model by its id" if hub else "not needed by default"),
         ("GSM8K", *_gsm8k(hub)),
     ]
+
+
+def _number_format() -> tuple[str, str]:
+    speeds = product_speeds()
+    timed = f"float32 {speeds['float32']:.0f}, bfloat16 {speeds['bfloat16']:.0f} GFLOP/s a thread"
+    return timed, f"dtype auto takes {str(pick_dtype()).removeprefix('torch.')}"
 
 
 def _gsm8k(hub: bool) -> tuple[str, str]:

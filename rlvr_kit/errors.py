@@ -9,9 +9,12 @@
 The command line shows the message as one line, without a traceback.
 """
 
+import traceback
+from pathlib import Path
+
 
 class UserError(Exception):
-    """The base of all of them: catch this one to handle every error that the kit expects."""
+    """The base class: catch it to handle every error that the kit expects."""
 
     exit_code = 1  #: what the command line returns to the shell
 
@@ -29,8 +32,20 @@ class AWSError(UserError):
 
 
 class Interrupted(UserError):
-    """Work was asked to stop, and did in good order; the message says what is kept and how to go on."""
+    """Work was asked to stop, and stopped in good order. The message says what is kept and how to resume."""
 
     def __init__(self, signal_number: int, message: str) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, in one line that is not too long."""
+    return " ".join(str(error).split())[:300]
+
+
+def line_in(file: Path | None, error: BaseException) -> str:
+    """Return "line N", the place in a file where an error was raised, or "" when it was raised elsewhere."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(file)]
+    return f"line {lines[-1]}" if lines else ""

@@ -1,4 +1,4 @@
-"""What this computer has: memory, its limits, processes, number formats, and whether the Hub answers."""
+"""What this computer has: its memory and cores, how processes on it are run, and whether the Hub answers."""
 
 import ctypes
 import gc
@@ -9,16 +9,13 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
-
-if TYPE_CHECKING:
-    import torch
 
 GIB = 2**30
 
@@ -73,9 +70,23 @@ def use_threads(threads: int | None) -> None:
 
 
 def die_with_parent() -> None:
-    """Let this process be killed when the one that started it ends (Linux), so that no training is left behind."""
+    """Let this process be killed when the one that started it ends (Linux), so that nothing is left running."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
+
+
+@contextmanager
+def handle_signals(handler: Callable[[int, Any], Any], *numbers: int) -> Iterator[None]:
+    """Let `handler` take these signals inside the block. Outside the main thread Python forbids it: nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 def describe_machine() -> dict[str, Any]:
@@ -167,19 +178,6 @@ def release_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
-
-
-def pick_dtype(dtype: str = "auto") -> "torch.dtype":
-    """Return the number format to compute in: bfloat16 where a GPU supports it, float32 on every CPU.
-
-    On processors without bfloat16 units a bfloat16 product is several times slower than a float32 one, and float32
-    keeps log-probabilities exact enough that sampling and loss agree.
-    """
-    import torch
-
-    if dtype != "auto":
-        return getattr(torch, dtype)
-    return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
 
 
 def hub_reachable() -> bool:

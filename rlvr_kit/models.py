@@ -3,13 +3,16 @@
 A model is named by one string: ``bundled``, ``tiny-random`` (random weights, for tests), a folder, or a Hub id.
 """
 
+import json
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlvr_kit.bundled_model import bundled_model, quiet
 from rlvr_kit.errors import InputError, MachineError, UserError
-from rlvr_kit.machine import hub_reachable, pick_dtype
-from rlvr_kit.paths import project_path
+from rlvr_kit.machine import hub_reachable
+from rlvr_kit.number_format import pick_dtype
+from rlvr_kit.paths import found_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -18,14 +21,14 @@ if TYPE_CHECKING:
 def resolve_model(name: str) -> str:
     """Turn a model's name into what ``from_pretrained`` takes: a folder's path or a Hub id.
 
-    A relative path starts at the project folder, as every path in a recipe does.
+    A relative path starts at the project folder or, where nothing is there, at the current one.
 
     Raises:
         UserError: a path that is no model folder.
     """
     if name == "bundled":
         return str(bundled_model())
-    folder = project_path(name)
+    folder = found_path(name)
     if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
         adapter_or_model = [folder / "config.json", folder / "adapter_config.json"]
         if not any(path.exists() for path in adapter_or_model):
@@ -74,23 +77,53 @@ def load_tokenizer(name: str, revision: str | None = None) -> "PreTrainedTokeniz
     return tokenizer
 
 
+def choose_dtype(
+    name: str, revision: str | None = None, dtype: str = "auto", every_weight: bool = False
+) -> str:
+    """Return the number format that a model's weights are loaded in: ``float32`` or ``bfloat16``.
+
+    ``auto`` is decided for this machine and the sizes of the model (number_format.py). ``every_weight`` says that all
+    weights are trained: on a CPU they are then in float32, because most updates are too small for bfloat16 to hold.
+
+    >>> choose_dtype("tiny-random")  # products so small are no faster in bfloat16
+    'float32'
+    """
+    import torch
+    from transformers import AutoConfig
+
+    if dtype != "auto":
+        return dtype
+    if name == "tiny-random" or (every_weight and not torch.cuda.is_available()):
+        return "float32"
+    config = None
+    with suppress(Exception):  # load_policy gives the reason why a model cannot be found or read
+        source = find_model(name, revision)
+        if (adapter := Path(source) / "adapter_config.json").exists():
+            base = json.loads(adapter.read_text(encoding="utf-8"))
+            return choose_dtype(base["base_model_name_or_path"], base.get("revision"))
+        config = AutoConfig.from_pretrained(source, revision=revision)
+    return str(pick_dtype(config=config)).removeprefix("torch.")
+
+
 def load_policy(
     name: str, *, revision: str | None = None, dtype: str = "auto", in_4bit: bool = False, seed: int = 0
 ) -> "PreTrainedModel":
     """The language model that is trained or evaluated, on the GPU where there is one.
 
-    ``in_4bit`` quantizes the weights to NF4 on loading (QLoRA, arXiv 2305.14314), which needs a GPU and bitsandbytes.
-    A folder with a LoRA adapter is put on its base, which its configuration names. ``seed`` is for ``tiny-random``.
+    ``dtype`` is the number format of its weights, as :func:`choose_dtype` takes it. ``in_4bit`` quantizes the weights
+    to NF4 on loading (QLoRA, arXiv 2305.14314), which needs a GPU and bitsandbytes. A folder with a LoRA adapter is put
+    on its base, which its configuration names. ``seed`` is for ``tiny-random``.
 
     Raises:
         UserError: the model cannot be found or read; the message says where it was looked for.
     """
-    if name == "tiny-random":
-        return _tiny_model(seed)
     import torch
     from transformers import AutoModelForCausalLM
 
-    source, options = find_model(name, revision), {"revision": revision, "dtype": pick_dtype(dtype)}
+    number_format = getattr(torch, choose_dtype(name, revision, dtype))
+    if name == "tiny-random":
+        return _tiny_model(seed).to(number_format)
+    source, options = find_model(name, revision), {"revision": revision, "dtype": number_format}
     if (Path(source) / "adapter_config.json").exists():
         return _with_adapter(Path(source), dtype, seed)
     if in_4bit:
@@ -99,7 +132,7 @@ def load_policy(
         from transformers import BitsAndBytesConfig
 
         options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=pick_dtype(dtype)
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=number_format
         )
     try:
         with quiet():

@@ -8,16 +8,15 @@ import platformdirs
 from rlvr_kit.errors import InputError
 
 _PARENT = Path(__file__).resolve().parent.parent
-#: The folder that holds ``notebooks/`` and ``runs/``. Relative paths in notebooks and recipes start here. A plain
-#: ``pip install`` leaves the package without its project folder: then it is the folder in which Python was started.
+#: The folder that holds ``notebooks/`` and ``runs/``. Relative paths in notebooks and recipes start here. After a
+#: plain ``pip install`` there is no project folder: then it is the folder in which Python was started.
 PROJECT = _PARENT if (_PARENT / "pyproject.toml").is_file() else Path.cwd()
 
 
 def project_path(path: str | Path) -> Path:
-    """Return `path`, read from the project folder when it is relative.
+    """Return `path`; a relative one starts in the project folder, wherever a notebook's kernel was started.
 
-    So it does not matter in which folder a notebook's kernel was started. An empty path (an unset variable, say)
-    is refused with a UserError, since it would name the project folder itself.
+    Raises UserError for an empty path (an unset variable, say), which would name the project folder itself.
 
     >>> project_path("runs/x") == PROJECT / "runs" / "x"
     True
@@ -25,6 +24,15 @@ def project_path(path: str | Path) -> Path:
     if not str(path).strip():
         raise InputError("the path of a folder is empty: give it a name, such as runs/first")
     return PROJECT / Path(path).expanduser()
+
+
+def found_path(path: str | Path) -> Path:
+    """Return `path` as `project_path` reads it or, where nothing is there, as read from the current folder.
+
+    So ``--out runs/x`` and ``--model runs/x/model`` name one folder wherever a command is given. Links are followed.
+    """
+    at_home = project_path(path)
+    return (at_home if at_home.exists() else Path(path).expanduser()).resolve()
 
 
 def cache_folder() -> Path:

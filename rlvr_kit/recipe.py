@@ -28,7 +28,7 @@ RECIPES = Path(__file__).parent / "recipes"
 EXEMPLAR_POOL = 16
 
 
-class _Section(BaseModel):
+class _Section(BaseModel):  # allow_inf_nan: a limit that is infinite or not a number would limit nothing
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
@@ -88,9 +88,6 @@ class RunSection(_Section):
 class SageMakerSection(_Section):
     """Where and how the same recipe runs as a SageMaker training job. Nothing here changes what is learned."""
 
-    # A limit that is infinite or not a number would limit nothing.
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
     instance_type: str = "ml.g6.2xlarge"  # one 24 GB GPU (NVIDIA L4)
     instance_count: int = Field(1, ge=1)  # more than one only for GPU instances
     volume_gb: int = Field(100, ge=1)  # disk of the instance: model, image layers and checkpoints
@@ -99,11 +96,8 @@ class SageMakerSection(_Section):
     python_version: str = "py312"
     sharding: Literal["ddp", "fsdp", "zero2"] = "ddp"  # several GPUs: which of recipes/accelerate/
     spot: bool = False  # managed spot: cheaper, may be interrupted; the run resumes from its checkpoint
-    max_minutes: float | None = Field(
-        None, ge=1
-    )  # the hard limit; None: three times the estimate, 60 at least
-    # Spot only: running plus waiting; None: twice max_minutes.
-    max_wait_minutes: float | None = Field(None, ge=1)
+    max_minutes: float | None = Field(None, ge=1)  # hard limit; None: 3 times the estimate, at least 60
+    max_wait_minutes: float | None = Field(None, ge=1)  # spot: running and waiting; None: 2 max_minutes
     max_cost: float = Field(20.0, gt=0)  # US dollars; submit refuses when max_minutes x price may exceed it
     price_per_hour: float | None = Field(None, gt=0)  # US dollars; used when the Pricing API cannot be asked
     role: str | None = None  # execution role ARN or name; None: the role this notebook runs as
@@ -126,9 +120,7 @@ class Recipe(_Section):
     """
 
     name: str
-    task: str = (
-        "word_problems"  # gsm8k, orders, …, a task's .py file, or a folder like GSM8K's (tasks/task.py)
-    )
+    task: str = "word_problems"  # gsm8k, orders, …, a .py file, or a folder like GSM8K's (tasks/task.py)
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
     prompt: PromptSection = PromptSection()
@@ -204,14 +196,20 @@ class Recipe(_Section):
         pool = self._train_split().select(range(EXEMPLAR_POOL)) if shots else None
         seed = self.run.seed if self.prompt.seed is None else self.prompt.seed
         exemplars = choose_exemplars(pool, shots, seed) if pool else ()
-        return Template(instruction=self.resolved().prompt.instruction or "", exemplars=exemplars)
+        return Template(instruction=self._instruction, exemplars=exemplars)
 
     def resolved(self) -> "Recipe":
-        """The same recipe with the task's instruction written out, as a run folder keeps it."""
-        if self.prompt.instruction is not None:
-            return self
-        prompt = self.prompt.model_copy(update={"instruction": self.loaded_task.instruction})
-        return self.model_copy(update={"prompt": prompt})
+        """The same recipe with the task's instruction and this machine's number format, as a run folder keeps it."""
+        from rlvr_kit.models import choose_dtype  # late: it loads torch
+
+        own, prompt = self.model, self.prompt.model_copy(update={"instruction": self._instruction})
+        dtype = choose_dtype(own.name, own.revision, own.dtype, every_weight=self.lora is None)
+        return self.model_copy(update={"prompt": prompt, "model": own.model_copy(update={"dtype": dtype})})
+
+    @property
+    def _instruction(self) -> str:
+        own = self.prompt.instruction
+        return self.loaded_task.instruction if own is None else own
 
     @property
     def max_new_tokens(self) -> int:

@@ -1,4 +1,4 @@
-"""How completions are sampled, as one value: used by the recipe, by sampling and by evaluation alike."""
+"""How completions are sampled, as one value for the recipe, for sampling and for evaluation."""
 
 from dataclasses import dataclass
 
@@ -7,16 +7,15 @@ from dataclasses import dataclass
 class SamplingSettings:
     """How completions are sampled. ``dataclasses.replace`` makes a copy with some fields changed.
 
-    Example:
-        >>> from dataclasses import replace
-        >>> replace(GREEDY, temperature=0.7, samples=8).samples
-        8
+    >>> from dataclasses import replace
+    >>> replace(GREEDY, temperature=0.7, samples=8).samples
+    8
     """
 
-    max_new_tokens: int = 256  # tokens of a completion at most
+    max_new_tokens: int = 256  # the most tokens of one completion
     temperature: float = 0.0  # 0: greedy, the most likely token each time
-    top_p: float = 1.0  # keep the most likely tokens whose probabilities sum to this; 1: all
-    top_k: int = 0  # keep so many of the most likely tokens; 0: all
+    top_p: float = 1.0  # draw only from the most likely tokens whose probabilities sum to this; 1: from all
+    top_k: int = 0  # draw only from this many of the most likely tokens; 0: from all
     stop: tuple[str, ...] = ()  # a completion ends before any of these strings
     samples: int = 1  # completions of each prompt
     batch_size: int = 32  # completions that are decoded together
@@ -28,7 +27,7 @@ GREEDY = SamplingSettings()
 
 
 def cut_at_stop(text: str, stop: tuple[str, ...]) -> tuple[str, bool]:
-    """``text`` up to the first of the ``stop`` strings in it, and whether there was one.
+    """Return ``text`` up to the first of the ``stop`` strings in it, and whether there was one.
 
     >>> cut_at_stop("#### 7\\nQuestion: what", ("\\nQuestion:",))
     ('#### 7', True)

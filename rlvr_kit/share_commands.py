@@ -1,15 +1,12 @@
 """The commands for what happens after training: ``export``, ``push``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from rlvr_kit.command_options import folder
-
-if TYPE_CHECKING:
-    from rlvr_kit.measure.endpoint import Endpoint
 
 
 def export(
@@ -21,9 +18,11 @@ def export(
     dtype: Annotated[
         str, typer.Option(help="as-trained, float32, bfloat16 or float16; the last two round the weights.")
     ] = "as-trained",
-    licence: Annotated[str | None, typer.Option(help="The base's licence, where it is not known.")] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="The base's licence, if the kit does not know it.")
+    ] = None,
 ) -> None:
-    """Write a run's model as a folder for others: weights, tokenizer, prompt, settings, licence and a card."""
+    """Write a run's model into a folder for others: weights, tokenizer, prompt, settings, licence and a card."""
     from rlvr_kit.run_folder import Run
     from rlvr_kit.share.export import export as export_model
 
@@ -34,20 +33,9 @@ def export(
 def push(
     model: Annotated[Path, typer.Argument(help="An exported folder.", parser=folder)],
     repo: Annotated[str, typer.Argument(help="Its name on the Hub: you/model.")],
-    public: Annotated[bool, typer.Option("--public", help="For everybody; private if not given.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="Let everybody see it.")] = False,
 ) -> None:
-    """Put an exported model on the Hugging Face Hub, with its card; private if not said otherwise."""
+    """Put an exported model on the Hugging Face Hub, with its card; it is private unless --public is given."""
     from rlvr_kit.share.hub import push as push_model
 
     print(push_model(model, repo, public))
-
-
-def endpoint_at(address: str, model: str, timeout: float) -> "Endpoint":
-    """What --endpoint names."""
-    if address.startswith("sagemaker:"):
-        from rlvr_kit.cloud.endpoint import sagemaker_endpoint
-
-        return sagemaker_endpoint(address.removeprefix("sagemaker:"))
-    from rlvr_kit.measure.endpoint import openai_endpoint
-
-    return openai_endpoint(address, model, timeout)

@@ -1,6 +1,8 @@
-"""``python -m rlvr_kit audit | new-task``: a task of one's own, before anything is trained."""
+"""The commands for a task of your own, before anything is trained: ``audit``, ``new-task``."""
 
 import json
+import sys
+from contextlib import redirect_stdout
 from typing import Annotated
 
 import typer
@@ -13,15 +15,16 @@ def audit(
     task: Annotated[str, typer.Argument(help="A task's name or its .py file.")],
     recipe: RecipeName = "cpu",
     overrides: Overrides = [],  # noqa: B006
-    model: Annotated[bool, typer.Option(help="Ask the recipe's model, a minute or two.")] = True,
+    model: Annotated[bool, typer.Option(help="Ask the recipe's model too: a minute or two.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Can a task be learned, and can its reward be cheated? Exit code 1 when its data or its verifier is wrong."""
+    """Check a task: can it be learned, can its reward be cheated? Exit code 1 when its data or verifier is wrong."""
     from rlvr_kit.recipe import load_recipe
     from rlvr_kit.training.audit import audit as make_audit
 
     settings = load_recipe(recipe, [f"task={json.dumps(task)}", *overrides])
-    page = make_audit(settings, model=model, progress=Console(stderr=True).print)
+    with redirect_stdout(sys.stderr):  # what the task's file prints is no part of the page
+        page = make_audit(settings, model=model, progress=Console(stderr=True).print)
     if as_json:
         print(json.dumps(page.to_dict(), indent=2))
     else:
@@ -30,7 +33,7 @@ def audit(
 
 
 def new_task(file: Annotated[str, typer.Argument(help="The Python file to write.")]) -> None:
-    """Write a commented task file that passes the audit, to be changed into your own."""
+    """Write a commented task file that passes the audit, as a start for your own."""
     from rlvr_kit.training.audit import new_task as write_task
 
     print(write_task(file))

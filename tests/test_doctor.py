@@ -23,7 +23,17 @@ def found() -> dict[str, tuple[str, str]]:
 
 def test_every_item_has_a_value_and_a_verdict() -> None:
     machine = found()
-    assert list(machine) == ["Python", "processor", "memory", "disk", "GPU", "bundled model", "Hub", "GSM8K"]
+    assert list(machine) == [
+        "Python",
+        "processor",
+        "memory",
+        "number format",
+        "disk",
+        "GPU",
+        "bundled model",
+        "Hub",
+        "GSM8K",
+    ]
     assert all(value and verdict for value, verdict in machine.values())
 
 

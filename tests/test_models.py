@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from rlvr_kit import MachineError, UserError, bundled_model, models
-from rlvr_kit.models import load_policy, load_tokenizer
+from rlvr_kit.models import load_policy, load_tokenizer, resolve_model
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_the_bundled_model_is_fetched_once_and_then_works_with_no_network(
         bundled_model.subprocess, "run", lambda *a, **k: pytest.fail("it was downloaded again")
     )
     assert bundled_model.bundled_model() == folder
-    policy, tokenizer = models.load_policy("bundled"), models.load_tokenizer("bundled")
+    policy, tokenizer = models.load_policy("bundled", dtype="float32"), models.load_tokenizer("bundled")
     assert policy.num_parameters() == 134_515_008 and policy.dtype == torch.float32
     assert not hasattr(policy.config, "quantization_config")
     prompt = tokenizer.apply_chat_template(
@@ -96,6 +96,13 @@ def test_a_broken_model_folder_is_one_line(tmp_path: Path) -> None:
 def test_a_hub_model_without_a_hub_is_one_line() -> None:
     with pytest.raises(UserError, match="cannot be loaded"):
         models.load_policy("Qwen/Qwen2.5-0.5B-Instruct")
+
+
+def test_the_number_format_is_float32_where_bfloat16_brings_nothing_or_loses_updates() -> None:
+    assert models.load_policy("tiny-random").dtype == torch.float32
+    assert models.load_policy("tiny-random", dtype="bfloat16").dtype == torch.bfloat16
+    assert models.choose_dtype("bundled", every_weight=True) == "float32"
+    assert models.choose_dtype("bundled", dtype="bfloat16", every_weight=True) == "bfloat16"
 
 
 def test_the_tiny_model_is_the_same_for_a_seed_and_leaves_the_generator_alone() -> None:
@@ -188,3 +195,12 @@ def test_room_for_the_bundled_model_is_looked_for_first(
     with pytest.raises(MachineError, match="needs 400 MB .* has 100 MB"):
         bundled_model.bundled_model()
     assert not quick
+
+
+def test_a_models_folder_is_found_from_the_current_folder_too(tmp_path, monkeypatch):
+    (tmp_path / "runs" / "x" / "model").mkdir(parents=True)
+    (tmp_path / "runs" / "x" / "model" / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    assert resolve_model("runs/x/model") == str(tmp_path.resolve() / "runs" / "x" / "model")
+    with pytest.raises(UserError, match="not a model folder"):
+        resolve_model("runs/y/model")

@@ -1,6 +1,6 @@
 """The AWS account: who you are in it, which role a job gets, what you may use there and what it costs.
 
-Everything here only reads from AWS. What AWS answers with an error becomes an AWSError of one line.
+This module only reads from AWS. When AWS answers with an error, an AWSError of one line is raised.
 """
 
 import json
@@ -14,16 +14,17 @@ from rlvr_kit.errors import AWSError, InputError, MachineError
 from rlvr_kit.recipe import Recipe
 
 if TYPE_CHECKING:
+    from rich.table import Table
     from sagemaker.core.helper.session_helper import Session
 
-#: The account that a rehearsal pretends. AWS's documentation uses this number in examples, so no customer has it.
+#: The account number in a rehearsal. AWS's documentation uses it in examples, so no customer has it.
 REHEARSAL_ACCOUNT = "123456789012"
 POLICY = "rlvr_kit/recipes/iam_policy.json"
 NO_ACCOUNT = "without an account, `submit --rehearse` runs the same job on this machine"
 NO_CREDENTIALS = (
     "no AWS credentials: sign in (aws sso login, or aws configure) or work in SageMaker Studio; " + NO_ACCOUNT
 )
-#: What to do, by a word in the error message of AWS or of botocore.
+#: What to do about an error, by a word in the message of AWS or of botocore.
 ADVICE = {
     "AccessDenied": f"the permissions that the kit needs are in {POLICY}",
     "ExpiredToken": "sign in again (aws sso login), then repeat",
@@ -35,7 +36,11 @@ ADVICE = {
 
 
 class Fact(NamedTuple):
-    """A number and where it comes from. The value is None where it could not be found out."""
+    """A number and its source. The value is None when it could not be found out.
+
+    >>> Fact(1.5, "AWS Pricing API").show("${:g} an hour")
+    '$1.5 an hour (AWS Pricing API)'
+    """
 
     value: float | None
     basis: str
@@ -71,9 +76,7 @@ def open_session(bucket: str | None = None, read_only: bool = False) -> "Session
         def upload_data(self, path: str, bucket: str, key_prefix: str, **options: Any) -> str:
             return f"s3://{bucket}/{key_prefix}"
 
-    logging.getLogger("sagemaker").setLevel(
-        logging.ERROR
-    )  # the plan says what its warnings say, in fewer words
+    logging.getLogger("sagemaker").setLevel(logging.ERROR)  # the plan already says what its warnings say
     with explain_sdk_errors("the SageMaker SDK cannot use its own config file"), explain_aws_errors():
         boto_session = boto3.DEFAULT_SESSION or boto3.Session()
         if not boto_session.region_name:
@@ -85,6 +88,33 @@ def open_session(bucket: str | None = None, read_only: bool = False) -> "Session
         modules.setdefault("TelemetryOptOut", True)
         session_class = ReadOnlySession if read_only else Session
         return session_class(boto_session, default_bucket=bucket, sagemaker_config=config)
+
+
+def cost_refusals(recipe: Recipe, region: str, max_cost: float | None, how_to_lower: str) -> list[str]:
+    """Return why a plan's cost is refused, with what to do about it; nothing when it is below sagemaker.max_cost."""
+    job = recipe.sagemaker
+    if max_cost is None:
+        return [
+            f"its price is unknown, so it may cost more than sagemaker.max_cost = ${job.max_cost:.2f}: set "
+            f"sagemaker.price_per_hour to the dollars that an hour of {job.instance_type} costs in {region} "
+            "(aws.amazon.com/sagemaker/pricing)"
+        ]
+    if not max_cost <= job.max_cost:  # "not <=" also refuses a price that is not a number
+        return [
+            f"it may cost ${max_cost:.2f}, more than sagemaker.max_cost = ${job.max_cost:.2f}: lower {how_to_lower}, "
+            "or raise sagemaker.max_cost if you want to spend that"
+        ]
+    return []
+
+
+def plan_table(title: str, rows: Mapping[str, str]) -> "Table":
+    """Return a plan in words as a table for rich."""
+    from rich.table import Table
+
+    table = Table(title=title, show_header=False)
+    for name, text in rows.items():
+        table.add_row(name, text)
+    return table
 
 
 @contextmanager
@@ -114,7 +144,7 @@ def explain_sdk_errors(what: str) -> Iterator[None]:
 
 @contextmanager
 def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Let the process have exactly the environment variables `values`, and afterwards those that it had before."""
+    """Give the process exactly the environment variables `values` inside the block, and then the old ones again."""
     before = dict(os.environ)
     try:
         _set_environment(values)
@@ -130,10 +160,10 @@ def _set_environment(values: Mapping[str, str]) -> None:
 
 
 def find_role(session: "Session", recipe: Recipe) -> tuple[str, str]:
-    """Return the job's execution role, and what is known to be wrong with it ("" for nothing).
+    """Return the job's execution role, and what is known to be wrong with it, or "".
 
     Raises:
-        InputError: the recipe names no role and you are not signed in as one, or the role does not exist.
+        InputError: the recipe names no role and you are not signed in as a role, or the role does not exist.
     """
     from sagemaker.core.helper.iam_role_resolver import RoleValidationError, resolve_and_validate_role
 
@@ -141,7 +171,7 @@ def find_role(session: "Session", recipe: Recipe) -> tuple[str, str]:
     try:
         role = resolve_and_validate_role(name, "training", session, validate_role=False)
     except (RoleValidationError, ValueError) as error:
-        reason = f"{name!r} does not exist" if name else "you are not signed in as one"
+        reason = f"{name!r} does not exist" if name else "you are not signed in as a role"
         raise InputError(
             f"no role for the job ({reason}): set sagemaker.role to the ARN of a role that SageMaker may assume "
             f"and that has the permissions in {POLICY}"
@@ -151,29 +181,29 @@ def find_role(session: "Session", recipe: Recipe) -> tuple[str, str]:
     except RoleValidationError as error:
         lines = [line for line in str(error).splitlines() if not line.startswith("Required")]
         return role, " ".join(lines[: lines.index("")] if "" in lines else lines)
-    except Exception:  # this check is advice only: AWS itself decides when the job is created
+    except Exception:  # this check is only advice: AWS decides when the job is created
         pass
     return role, ""
 
 
 def find_quota(session: "Session", recipe: Recipe, usage: str = "training job") -> Fact:
-    """Return how many of the recipe's instances this account may use at a time; `usage`: training job or endpoint."""
+    """Return how many of the recipe's instances the account may use at a time. `usage`: training job or endpoint."""
     job, client = recipe.sagemaker, session.boto_session.client("service-quotas")
     spot = "spot " * (job.spot and usage == "training job")
     quota_name = f"{job.instance_type} for {spot}{usage} usage"
-    try:  # a quota that was never changed is in the second list only
+    try:  # a quota that was never changed is only in the second list
         for operation in ("list_service_quotas", "list_aws_default_service_quotas"):
             for page in client.get_paginator(operation).paginate(ServiceCode="sagemaker"):
                 for quota in page["Quotas"]:
                     if quota["QuotaName"] == quota_name:
                         return Fact(quota["Value"], f"Service Quotas, {quota_name}")
-    except Exception as error:  # advice only: AWS itself refuses the job when the quota is used up
+    except Exception as error:  # only advice: AWS refuses the job when the quota is used up
         return Fact(None, f"Service Quotas could not be asked: {type(error).__name__}")
     return Fact(None, f"Service Quotas does not list {quota_name}")
 
 
 def find_price(session: "Session", recipe: Recipe, usage: str = "Train") -> Fact:
-    """Return the price of one of the recipe's instances in US dollars an hour; `usage` is Train or Host."""
+    """Return the price of one of the recipe's instances, in US dollars per hour. `usage` is Train or Host."""
     job = recipe.sagemaker
     fields = {"instanceName": job.instance_type, "regionCode": session.boto_region_name}
     filters = [{"Type": "TERM_MATCH", "Field": key, "Value": value} for key, value in fields.items()]
@@ -186,7 +216,7 @@ def find_price(session: "Session", recipe: Recipe, usage: str = "Train") -> Fact
                 (term,) = product["terms"]["OnDemand"].values()
                 (price,) = term["priceDimensions"].values()
                 return Fact(float(price["pricePerUnit"]["USD"]), "AWS Pricing API, on demand")
-    except Exception as error:  # most roles may not ask; the recipe's own price is taken then
+    except Exception as error:  # most roles may not ask: then the recipe's own price is taken
         reason = f"the Pricing API could not be asked: {type(error).__name__}"
     source = "your" if job.price_per_hour is not None else "no"
     return Fact(job.price_per_hour, f"{reason}; {source} sagemaker.price_per_hour")

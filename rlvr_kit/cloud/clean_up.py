@@ -1,7 +1,7 @@
-"""What the kit's jobs leave in an AWS account: list it, and stop or delete what is named.
+"""List what the kit's jobs left in an AWS account, and stop or delete what is named.
 
-Nothing of anyone else is touched. A job or an endpoint is the kit's only when its name begins with `rlvr-kit-` and it
-has the tag `rlvr-kit`, a log stream when its job is, and files only in the kit's own folder of the bucket.
+Resources of others are not touched. A job or an endpoint counts as the kit's only when its name begins with `rlvr-kit-`
+and it has the tag `rlvr-kit`, a log stream when its job does, and a file when it is in the kit's folder of the bucket.
 """
 
 from collections import Counter
@@ -16,10 +16,16 @@ from rlvr_kit.errors import InputError
 
 #: How the name of every job begins.
 PREFIX = f"{NAME}-"
+#: What deploying leaves: AWS's name for it, the name in the calls that list and delete it, and what it is.
+ENDPOINT_PARTS = (
+    ("Endpoint", "endpoint", "an endpoint, which costs money"),
+    ("EndpointConfig", "endpoint_config", "the configuration of an endpoint"),
+    ("Model", "model", "the model of an endpoint"),
+)
 
 
 class Leftover(NamedTuple):
-    """One thing in the account that a job of the kit left, and the call that stops or deletes it."""
+    """One thing that a job of the kit left in the account, and the call that stops or deletes it."""
 
     id: str
     what: str
@@ -28,15 +34,16 @@ class Leftover(NamedTuple):
 
 
 def clean_up(delete: Collection[str] = (), bucket: str | None = None) -> list[dict[str, Any]]:
-    """List what the kit's jobs left in the account; stop or delete only the items whose "id" is in `delete`.
+    """List what the kit's jobs left in the account, and stop or delete only the items whose "id" is in `delete`.
 
-    An item is {"id", "what", "bytes", "deleted"}: running jobs, endpoints with their configurations
-    and models, log streams, folders in S3.
-    `bucket`: the recipe's sagemaker.bucket, where that is not the session's default one.
+    Each item is {"id", "what", "bytes", "deleted"}. Items are running jobs, endpoints with their configurations and
+    models, log streams, and folders in S3. `bucket` is needed when it is not the session's default one.
 
     Raises:
         InputError: `delete` names something that the kit did not leave; then nothing is deleted.
         AWSError: AWS refuses a call.
+
+    >>> [item["id"] for item in clean_up() if not item["deleted"]]  # doctest: +SKIP
     """
     session = open_session(bucket, read_only=True)
     with explain_aws_errors():
@@ -61,13 +68,13 @@ def _jobs_endpoints_and_logs(session: Any) -> Iterator[Leftover]:
         if job["TrainingJobStatus"] not in ENDED and _is_ours(sagemaker, name, arns[name]):
             stop = partial(sagemaker.stop_training_job, TrainingJobName=name)
             yield Leftover(f"training-job/{name}", "a running job, which costs money", 0, stop)
-    for endpoint in _items(sagemaker, "list_endpoints", "Endpoints", NameContains=PREFIX):
-        name = endpoint["EndpointName"]
-        if _is_ours(sagemaker, name, endpoint["EndpointArn"]):
-            delete = partial(sagemaker.delete_endpoint, EndpointName=name)
-            yield Leftover(f"endpoint/{name}", "an endpoint, which costs money", 0, delete)
-    yield from _configs_and_models(sagemaker)
-    ours: dict[str, bool] = {}  # by job: one job may have many log streams, one for each of its machines
+    for kind, call, what in ENDPOINT_PARTS:
+        for part in _items(sagemaker, f"list_{call}s", f"{kind}s", NameContains=PREFIX):
+            name = part[f"{kind}Name"]
+            if _is_ours(sagemaker, name, part[f"{kind}Arn"]):
+                delete = partial(getattr(sagemaker, f"delete_{call}"), **{f"{kind}Name": name})
+                yield Leftover(f"{call.replace('_', '-')}/{name}", what, 0, delete)
+    ours: dict[str, bool] = {}  # by job, because a job has a log stream for each of its machines
     streams = {"logGroupName": LOG_GROUP, "logStreamNamePrefix": PREFIX}
     for stream in _items(logs, "describe_log_streams", "logStreams", **streams):
         job_name = stream["logStreamName"].split("/")[0]
@@ -80,26 +87,8 @@ def _jobs_endpoints_and_logs(session: Any) -> Iterator[Leftover]:
             yield Leftover(f"log-stream/{stream['logStreamName']}", "the log of a machine", size, delete)
 
 
-def _configs_and_models(sagemaker: Any) -> Iterator[Leftover]:
-    """What an endpoint is made of; it costs nothing."""
-    for config in _items(sagemaker, "list_endpoint_configs", "EndpointConfigs", NameContains=PREFIX):
-        name = config["EndpointConfigName"]
-        if _is_ours(sagemaker, name, config["EndpointConfigArn"]):
-            delete = partial(sagemaker.delete_endpoint_config, EndpointConfigName=name)
-            yield Leftover(f"endpoint-config/{name}", "the configuration of an endpoint", 0, delete)
-    for model in _items(sagemaker, "list_models", "Models", NameContains=PREFIX):
-        name = model["ModelName"]
-        if _is_ours(sagemaker, name, model["ModelArn"]):
-            yield Leftover(
-                f"model/{name}",
-                "the model of an endpoint",
-                0,
-                partial(sagemaker.delete_model, ModelName=name),
-            )
-
-
 def _folders(session: Any) -> Iterator[Leftover]:
-    """The folders of jobs in the kit's folder of the session's bucket."""
+    """Yield the folders of jobs in the kit's folder of the session's bucket."""
     bucket = session.default_bucket()
     root = f"{session.default_bucket_prefix}/{NAME}/" if session.default_bucket_prefix else f"{NAME}/"
     sizes: Counter[str] = Counter()
@@ -112,13 +101,13 @@ def _folders(session: Any) -> Iterator[Leftover]:
 
 
 def _is_ours(sagemaker: Any, name: str, arn: str) -> bool:
-    """Return whether a job or an endpoint was made by the kit: `NameContains` finds others' names as well."""
+    """Whether the kit made a job or an endpoint. `NameContains` also finds names of others, so its tags decide."""
     tags = _items(sagemaker, "list_tags", "Tags", ResourceArn=arn) if name.startswith(PREFIX) else ()
     return any(tag["Key"] == NAME for tag in tags)
 
 
 def _items(client: Any, operation: str, key: str, **filters: Any) -> Iterator[dict[str, Any]]:
-    """Yield all items of a paged listing; none where the bucket or the log group does not exist (yet)."""
+    """Yield all items of a paged listing; none when the bucket or the log group does not exist (yet)."""
     from botocore.exceptions import ClientError
 
     try:

@@ -1,4 +1,4 @@
-"""What runs in a SageMaker training container: `python -m rlvr_kit.cloud.container`, where the job's source is.
+"""What runs in a SageMaker training container: `python -m rlvr_kit.cloud.container`, in the folder of the job's source.
 
 It starts the same `python -m rlvr_kit train` as on a laptop, and watches it. The run folder is /opt/ml/checkpoints:
 SageMaker copies it to S3 while the job runs and puts it back after a spot interruption, so training resumes as it
@@ -6,7 +6,6 @@ does anywhere else. At the end the run, without its checkpoints, is copied to /o
 model.tar.gz. When the job fails, the reason is written to /opt/ml/output/failure, where SageMaker looks for it.
 """
 
-import ctypes
 import json
 import os
 import shutil
@@ -20,19 +19,21 @@ from pathlib import Path
 
 from rlvr_kit.cloud.instances import cpu_hosts_refusal
 from rlvr_kit.errors import AWSError, InputError, UserError
+from rlvr_kit.machine import die_with_parent
 from rlvr_kit.recipe import RECIPES, Recipe, load_recipe
 
 
 def checkpoint_folder(environ: Mapping[str, str]) -> Path:
-    """Return the folder that survives an interruption; SageMaker gives it no variable, but it is beside the model's."""
+    """Return the folder that survives an interruption. It lies beside the model's, and has no variable of its own."""
     return Path(environ["SM_MODEL_DIR"]).parent / "checkpoints"
 
 
 def train_arguments(recipe: Recipe, environ: Mapping[str, str]) -> list[str]:
-    """Return `train` and its options. A local folder that the recipe names has arrived in a channel: name that.
+    """Return `train` and its options. Local folders that the recipe names are replaced by their channels here.
 
-    >>> train_arguments(recipe, {"SM_MODEL_DIR": "/opt/ml/model", "SM_CHANNEL_MODEL": "/opt/ml/input/data/m"})
-    ['train', '--recipe', 'recipe.yaml', '--out', '/opt/ml/checkpoints', '--set', 'model.name=/opt/ml/...']
+    >>> environ = {"SM_MODEL_DIR": "/opt/ml/model", "SM_CHANNEL_MODEL": "/opt/ml/input/data/m"}
+    >>> train_arguments(load_recipe("smoke"), environ)[-3:]
+    ['/opt/ml/checkpoints', '--set', 'model.name=/opt/ml/input/data/m']
     """
     task = Path(recipe.task)  # a user's own file travelled with the source
     overrides = {
@@ -50,7 +51,10 @@ def launch_command(arguments: list[str], environ: Mapping[str, str], sharding: s
     `sharding` names the accelerate config beside the recipes (ddp, fsdp, zero2), as on any machine with several GPUs.
 
     Raises:
-        InputError: there are several hosts without GPUs, which would not train as one.
+        InputError: there are several hosts without GPUs, which would not train together.
+
+    >>> launch_command(["train"], {"SM_HOSTS": '["algo-1"]', "SM_NUM_GPUS": "1"})[1:]
+    ['-u', '-m', 'rlvr_kit', 'train']
     """
     hosts, gpus = json.loads(environ["SM_HOSTS"]), int(environ["SM_NUM_GPUS"])
     if len(hosts) > 1 and gpus == 0:
@@ -68,7 +72,7 @@ def launch_command(arguments: list[str], environ: Mapping[str, str], sharding: s
 
 
 def fetch_secrets(names: Mapping[str, str]) -> dict[str, str]:
-    """Return environment variables for training; `names` gives the name of each one's secret in AWS Secrets Manager.
+    """Return environment variables for training. `names` maps each one to its secret's name in AWS Secrets Manager.
 
     Raises:
         AWSError: a secret cannot be fetched.
@@ -94,10 +98,10 @@ def fetch_secrets(names: Mapping[str, str]) -> dict[str, str]:
 
 
 def secret_value(text: str | None, variable: str) -> str:
-    """Return the value in a secret's text: the text itself or, as the AWS console makes secrets, a JSON object's key.
+    """Return the value in a secret's text: the text itself, or a key of a JSON object, as the AWS console stores it.
 
     Raises:
-        ValueError: there is no such value. The message never shows what the secret holds.
+        ValueError: there is no such value. The message never shows the secret's content.
 
     >>> secret_value('{"HF_TOKEN": "hf_x"}', "HF_TOKEN")
     'hf_x'
@@ -111,42 +115,36 @@ def secret_value(text: str | None, variable: str) -> str:
     except ValueError:
         raise ValueError("begins like a JSON object but is not valid JSON: mend it in the console") from None
     if not isinstance(value, str):
-        raise ValueError(f"has no text under the key {variable!r}: give that key the value in the console")
+        raise ValueError(f"has no text under the key {variable!r}: store the value there in the console")
     return value
 
 
 def run() -> int:
-    """Train, print what training prints, pass SIGTERM on to it, keep the result. Returns the exit code."""
+    """Run the training: print what it prints, pass SIGTERM on to it, keep its result. Returns the exit code."""
     recipe = load_recipe("recipe.yaml")
     out, model_dir = checkpoint_folder(os.environ), Path(os.environ["SM_MODEL_DIR"])
     environ = os.environ | {"TQDM_DISABLE": "1"} | fetch_secrets(recipe.sagemaker.secrets)
     if recipe.sagemaker.mlflow_arn:
         environ |= {"MLFLOW_TRACKING_URI": recipe.sagemaker.mlflow_arn, "MLFLOW_EXPERIMENT_NAME": "rlvr-kit"}
     command = launch_command(train_arguments(recipe, environ), environ, recipe.sagemaker.sharding)
-    child = subprocess.Popen(
-        command, env=environ, preexec_fn=_die_with_parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    child = subprocess.Popen(  # it dies with this process, so that it never writes into the next attempt's folder
+        command, env=environ, preexec_fn=die_with_parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         encoding="utf-8", errors="replace",
     )  # fmt: skip
-    # SageMaker sends SIGTERM before it takes the machine away, and only to this process.
+    # Before SageMaker takes the machine away, it sends SIGTERM, and only to this process.
     signal.signal(signal.SIGTERM, lambda *_: child.terminate())
     last_lines: deque[str] = deque(maxlen=30)
     for line in child.stdout or ():
         print(line, end="", flush=True)
-        if not line.startswith('{"step"'):  # a line of log.jsonl does not say what went wrong
+        if not line.startswith('{"step"'):  # the lines of log.jsonl do not say what went wrong
             last_lines.append(line)
     code = child.wait()
     if os.environ["SM_CURRENT_HOST"] == json.loads(os.environ["SM_HOSTS"])[0] and out.exists():
         shutil.copytree(out, model_dir, ignore=shutil.ignore_patterns("checkpoints"), dirs_exist_ok=True)
-        shutil.copy("recipe.yaml", model_dir)  # as it was submitted: without the container's own paths
+        shutil.copy("recipe.yaml", model_dir)  # the recipe as submitted, without the container's paths
     if code:
         write_failure("".join(last_lines))
     return code if code >= 0 else 128 - code
-
-
-def _die_with_parent() -> None:
-    """Let no training outlive this process: it would write into the checkpoints of the next attempt."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
 
 
 def write_failure(reason: str) -> None:
@@ -155,13 +153,13 @@ def write_failure(reason: str) -> None:
 
 
 def main() -> int:
-    """Run the job; whatever stops it is printed and written to the failure file. Returns the exit code."""
+    """Run the job. An error is printed and written to the failure file. Returns the exit code."""
     try:
         return run()
     except UserError as error:
         print(error, file=sys.stderr, flush=True)
         write_failure(str(error))
-    except Exception as error:  # a mistake of the kit's: the log shows where, and the job's state shows what
+    except Exception as error:  # an error of the kit itself: the log shows where, the job's state shows what
         traceback.print_exc()
         write_failure(f"{type(error).__name__}: {error}")
     return 1

@@ -1,7 +1,6 @@
-"""Deleting an endpoint and what it was made of, whatever AWS says at first and whoever presses Ctrl-C meanwhile."""
+"""Delete an endpoint and its parts, even if AWS refuses at first or somebody presses Ctrl-C meanwhile."""
 
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,13 +8,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rlvr_kit.errors import AWSError
+from rlvr_kit.machine import handle_signals
 
 if TYPE_CHECKING:
     from sagemaker.core.helper.session_helper import Session
 
-#: Seconds between two questions about a state: the first, and the longest after growing by half each time.
+#: Seconds between two questions about a state: the first pause and the longest one. Each grows by half.
 POLL = (1.0, 15.0)
-#: Seconds for which a deletion is tried: SageMaker refuses it while an endpoint is being created.
+#: Seconds for which a deletion is tried again: SageMaker refuses it while an endpoint is being created.
 DELETE_WITHIN = 2400.0
 
 
@@ -25,10 +25,10 @@ def delete_endpoint(
     upload: tuple[str, str] | None = None,
     on_line: Callable[[str], Any] = print,
 ) -> None:
-    """Delete the endpoint, its configuration, its model, and the `upload` (bucket, key); what is gone is no error.
+    """Delete the endpoint, its configuration, its model, and the `upload` (bucket, key). Missing parts are no error.
 
     Raises:
-        AWSError: something could not be deleted; the message names it. The rest is deleted all the same.
+        AWSError: something could not be deleted, and the message names it. The rest is still deleted.
     """
     sagemaker = session.boto_session.client("sagemaker")
     calls: dict[str, Callable[[], Any]] = {
@@ -46,7 +46,7 @@ def delete_endpoint(
 
 
 def _delete(call: Callable[[], Any], kind: str, on_line: Callable[[str], Any]) -> str:
-    """Delete one thing, waiting while it is being created. Returns why it could not be deleted, or ""."""
+    """Delete one part, and wait while it is being created. Returns why it could not be deleted, or ""."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     deadline, pause, told = time.monotonic() + DELETE_WITHIN, POLL[0], False
@@ -67,38 +67,25 @@ def _delete(call: Callable[[], Any], kind: str, on_line: Callable[[str], Any]) -
         if failures > 3 or time.monotonic() > deadline:
             return problem
         if not told:
-            on_line(f"[the {kind} cannot be deleted yet, trying again until it can: leave this running]")
+            on_line(f"[the {kind} cannot be deleted yet, so it is tried again: leave this running]")
         told, pause = True, min(1.5 * pause, POLL[1])
         time.sleep(pause)
 
 
 @contextmanager
 def sigterm_as_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does, so that everything is deleted; in other threads nothing changes."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+    """Let SIGTERM raise KeyboardInterrupt, as Ctrl-C does, so that everything is deleted. Only in the main thread."""
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
+    with handle_signals(interrupt, signal.SIGTERM):
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
 def no_ctrl_c(on_line: Callable[[str], Any]) -> Iterator[None]:
-    """While something that costs money is being deleted, Ctrl-C and SIGTERM only say so."""
-    if threading.current_thread() is not threading.main_thread():
+    """Let Ctrl-C and SIGTERM print a line and stop nothing while something that costs money is being deleted."""
+    notice = "[deleting the endpoint, which costs money until it is gone: one moment]"
+    with handle_signals(lambda *_: on_line(notice), signal.SIGINT, signal.SIGTERM):
         yield
-        return
-    tell = lambda *_: on_line("[deleting the endpoint, which costs money until it is gone: one moment]")  # noqa: E731
-    before = {number: signal.signal(number, tell) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,10 +1,10 @@
 """A run's model as a SageMaker endpoint that deletes itself: create, wait, ask, delete.
 
-SageMaker bills an endpoint until somebody deletes it, and has no limit of its own. So the endpoint lives inside a
-block: when the block ends (done, failed, Ctrl-C, SIGTERM) or its minutes are over, endpoint, configuration, model and
-what was uploaded are deleted. Only a kill that a process cannot notice leaves them; `clean-up` lists them then.
+SageMaker bills an endpoint until somebody deletes it, and has no time limit of its own. So the endpoint lives inside a
+block. When the block ends (done, failed, Ctrl-C, SIGTERM), or when its minutes are over, endpoint, configuration, model
+and upload are deleted. Only a kill that a process cannot notice (SIGKILL) leaves them; `clean-up` then lists them.
 
->>> with deployed(plan_endpoint(Run("runs/gpu"), "ml.g5.xlarge")) as name:
+>>> with deployed(plan_endpoint(Run("runs/gpu"), "ml.g5.xlarge")) as name:  # doctest: +SKIP
 ...     evaluate_endpoint(recipe, sagemaker_endpoint(name), label="deployed")
 """
 
@@ -36,11 +36,11 @@ __all__ = ["EndpointPlan", "deployed", "plan_endpoint", "sagemaker_endpoint"]
 
 @contextmanager
 def deployed(plan: EndpointPlan, on_line: Callable[[str], Any] = print) -> Iterator[str]:
-    """Deploy the planned endpoint and yield its name once it is in service; delete everything at the block's end.
+    """Deploy the planned endpoint and yield its name when it is in service. The end of the block deletes everything.
 
     Raises:
         InputError: the plan has refusals; nothing was created.
-        AWSError: AWS refuses a call, the endpoint does not start, or its minutes are over. All of it is deleted first.
+        AWSError: AWS refuses a call, the endpoint does not start, or its minutes are over. Everything is deleted first.
     """
     if plan.refusals:
         raise InputError("not deployed: " + "; ".join(plan.refusals))
@@ -74,7 +74,7 @@ def deployed(plan: EndpointPlan, on_line: Callable[[str], Any] = print) -> Itera
 
 
 def sagemaker_endpoint(name: str) -> Endpoint:
-    """A SageMaker endpoint to evaluate; its container takes OpenAI-style chat messages (LMI, vLLM, TGI do).
+    """Connect to a SageMaker endpoint whose container takes OpenAI-style chat messages (LMI, vLLM, TGI).
 
     Raises:
         AWSError: there is no endpoint of that name, or AWS refuses a call.
@@ -100,7 +100,7 @@ def sagemaker_endpoint(name: str) -> Endpoint:
         except BotoCoreError as error:
             raise RequestFailed(f"sagemaker:{name}: {error}", isinstance(error, NoConnection)) from error
         except ValueError as error:
-            raise RequestFailed(f"sagemaker:{name} answered something that is no JSON: {error}") from error
+            raise RequestFailed(f"sagemaker:{name} did not answer with JSON: {error}") from error
 
     return Endpoint(f"sagemaker:{name}", name, ask)
 
@@ -111,9 +111,9 @@ def _uploaded(plan: EndpointPlan) -> tuple[str, str] | None:
 
 
 def _upload(plan: EndpointPlan, session: "Session") -> None:
-    """Export the run's model and put it, packed, where the plan says."""
+    """Export the run's model, pack it, and upload it to the place in the plan."""
     bucket, key = _uploaded(plan) or ("", "")
-    session.default_bucket()  # creates SageMaker's own bucket where there is none yet
+    session.default_bucket()  # creates SageMaker's own bucket if it does not exist yet
     with tempfile.TemporaryDirectory() as scratch:
         folder = export(plan.run, Path(scratch, "model"))
         with tarfile.open(Path(scratch, "model.tar.gz"), "w:gz", compresslevel=1) as tar:
@@ -129,7 +129,7 @@ def _create(plan: EndpointPlan, session: "Session") -> Any:
     settings, boto = plan.recipe.sagemaker, session.boto_session
     common: dict[str, Any] = {"session": boto, "region": plan.region}
     until = datetime.now(UTC) + timedelta(minutes=plan.minutes)
-    tags = plan.tags | {f"{NAME}-delete-after": f"{until:%Y-%m-%dT%H:%MZ}"}  # for whoever finds it left
+    tags = plan.tags | {f"{NAME}-delete-after": f"{until:%Y-%m-%dT%H:%MZ}"}  # for people who find it later
     common["tags"] = [Tag(key=key, value=value) for key, value in tags.items()]
     network: dict[str, Any] = {}
     if settings.subnets:
@@ -149,7 +149,7 @@ def _create(plan: EndpointPlan, session: "Session") -> Any:
 
 
 def _wait(endpoint: Any, expired: threading.Event, on_line: Callable[[str], Any]) -> None:
-    """Wait until the endpoint is in service, and say each change of its state."""
+    """Wait until the endpoint is in service, and report each change of its state."""
     shown, pause = "", POLL[0]
     while True:
         if expired.is_set():

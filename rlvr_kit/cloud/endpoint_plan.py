@@ -1,4 +1,4 @@
-"""What deploying a run's model would be: the image, the model's archive, price, quota, and when it is deleted.
+"""The plan of a run's model as an endpoint: image, the model's archive, price, quota, and the time of its deletion.
 
 Planning reads from AWS; it creates and uploads nothing.
 """
@@ -14,12 +14,14 @@ from rlvr_kit.cloud.account import (
     POLICY,
     REHEARSAL_ACCOUNT,
     Fact,
+    cost_refusals,
     explain_aws_errors,
     explain_sdk_errors,
     find_price,
     find_quota,
     find_role,
     open_session,
+    plan_table,
 )
 from rlvr_kit.cloud.instances import gpus_of
 from rlvr_kit.cloud.job_request import NAME
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from sagemaker.core.helper.session_helper import Session
 
-#: vLLM would serve float32 weights in float16, and so give other answers: the format is said.
+#: By default vLLM would serve float32 weights in float16 and answer differently, so the format is set.
 DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 
@@ -41,7 +43,7 @@ class EndpointPlan:
 
     run: Run
     recipe: Recipe  # with the instance type that was asked for
-    name: str  # of the endpoint, its configuration and its model alike
+    name: str  # of the endpoint, of its configuration and of its model
     account: str
     region: str
     bucket: str
@@ -49,8 +51,8 @@ class EndpointPlan:
     role_problem: str  # "" when none is known
     image: str
     environment: dict[str, str]  # of the container
-    model_data: str  # s3:// of the archive with the model
-    upload: bool  # whether the archive is made here; otherwise it is the training job's own
+    model_data: str  # the s3:// address of the archive with the model
+    upload: bool  # True: the archive is made and uploaded here; False: it is the training job's own
     minutes: float  # the endpoint is deleted after this
     price: Fact  # US dollars an hour
     quota: Fact  # instances of this type that the account's endpoints may use at the same time
@@ -62,12 +64,12 @@ class EndpointPlan:
 
     @property
     def tags(self) -> dict[str, str]:
-        """Whose these resources are, as `clean_up` looks for it."""
+        """The tags of all resources; `clean_up` finds the kit's resources by them."""
         return {NAME: __version__, **self.recipe.sagemaker.tags}
 
     @property
     def refusals(self) -> list[str]:
-        """Why this must not be deployed, each with what to do about it; empty when it may."""
+        """Why this must not be deployed, each reason with what to do about it; empty when it may be."""
         settings, reasons = self.recipe.sagemaker, [self.role_problem] if self.role_problem else []
         if gpus_of(settings.instance_type) == (0, 0.0):
             reasons.append(
@@ -75,20 +77,10 @@ class EndpointPlan:
             )
         if self.quota.value is not None and self.quota.value < 1:
             reasons.append(f"the quota in {self.region} is 0 ({self.quota.basis}): ask for more there")
-        if self.max_cost is None:
-            reasons.append(
-                f"its price is unknown: set sagemaker.price_per_hour to the dollars that an hour of "
-                f"{settings.instance_type} costs in {self.region} (aws.amazon.com/sagemaker/pricing)"
-            )
-        elif not self.max_cost <= settings.max_cost:
-            reasons.append(
-                f"it may cost ${self.max_cost:.2f}, more than sagemaker.max_cost = ${settings.max_cost:.2f}: "
-                "lower --minutes, or raise sagemaker.max_cost"
-            )
-        return reasons
+        return reasons + cost_refusals(self.recipe, self.region, self.max_cost, "--minutes")
 
     def in_words(self) -> dict[str, str]:
-        """The plan in words, for a table."""
+        """Return the plan in words, for a table."""
         pretended = ", pretended: this is a rehearsal" if self.account == REHEARSAL_ACCOUNT else ""
         source = "the exported model, uploaded for it" if self.upload else "the training job's own archive"
         cost = "unknown without a price" if self.max_cost is None else f"${self.max_cost:.2f}"
@@ -108,15 +100,10 @@ class EndpointPlan:
         }
 
     def __rich__(self) -> "Table":
-        from rich.table import Table
-
-        table = Table(title=f"{self.run.path.name} as a SageMaker endpoint", show_header=False)
-        for name, text in self.in_words().items():
-            table.add_row(name, text)
-        return table
+        return plan_table(f"{self.run.path.name} as a SageMaker endpoint", self.in_words())
 
     def to_dict(self) -> dict[str, Any]:
-        """The plan for a program: JSON values only."""
+        """Return the plan for a program, as JSON values."""
         own = {key: value for key, value in vars(self).items() if key not in ("run", "recipe")}
         facts = {name: getattr(self, name)._asdict() for name in ("price", "quota")}
         return own | facts | {"run": str(self.run.path), "max_cost": self.max_cost, "refusals": self.refusals}
@@ -125,11 +112,14 @@ class EndpointPlan:
 def plan_endpoint(
     run: Run, instance_type: str | None = None, minutes: float = 60, price: float | None = None
 ) -> EndpointPlan:
-    """Work out the endpoint that the run's model would be. `price`: dollars an hour, where AWS may not be asked.
+    """Plan the endpoint for the run's model. `price` is in dollars per hour, for roles that may not ask AWS for it.
 
     Raises:
-        AWSError: there is no region or are no credentials, or AWS refuses a call.
+        AWSError: there is no region, there are no credentials, or AWS refuses a call.
         InputError: the run has no trained model, there is no role, or the SDK refuses a setting.
+
+    >>> plan_endpoint(Run("runs/gpu"), "ml.g5.xlarge").refusals  # doctest: +SKIP
+    []
     """
     recipe = run.recipe()
     config = run.path / "model" / "config.json"
@@ -158,7 +148,7 @@ def plan_endpoint(
             bucket=bucket, role=role, role_problem=role_problem, image=image,
             environment={
                 "HF_MODEL_ID": "/opt/ml/model/model" if archive else "/opt/ml/model",
-                "HF_HUB_OFFLINE": "1",  # all that it needs is in the archive
+                "HF_HUB_OFFLINE": "1",  # everything that it needs is in the archive
                 "OPTION_DTYPE": DTYPES.get(json.loads(config.read_text(encoding="utf-8")).get("dtype"), "auto"),
             },
             model_data=archive or f"s3://{bucket}/{folder}/{name}/model.tar.gz", upload=archive is None,
@@ -167,7 +157,7 @@ def plan_endpoint(
 
 
 def _job_archive(run: Run, session: "Session") -> str | None:
-    """The archive of the job that the run was fetched from, where it is still there and its model can chat."""
+    """Return the archive of the job that made the run, if it still exists and its model has a chat template."""
     from botocore.exceptions import ClientError
 
     file = run.path / "job.json"

@@ -1,4 +1,4 @@
-"""SageMaker's instance types: their GPUs, and whether the recipe can work on the ones that it names."""
+"""SageMaker's instance types: their GPUs, and whether a recipe can work on the type that it names."""
 
 import math
 
@@ -6,7 +6,7 @@ from rlvr_kit.errors import UserError
 from rlvr_kit.recipe import Recipe
 from rlvr_kit.training.plan import MemoryRefusal, PlanRefusal, plan
 
-#: GiB of one GPU that a program can use, by instance family: what the maker states, less what the driver keeps.
+#: GiB of one GPU that a program can use, by instance family: its stated memory less what the driver reserves.
 GPU_MEMORY = {
     "g4dn": 14.5, "g5": 22, "g6": 22, "g6e": 44, "p3": 15.5, "p3dn": 31, "p4d": 39, "p4de": 79, "p5": 79,
     "p5e": 139, "p5en": 139,
@@ -34,10 +34,13 @@ def gpus_of(instance_type: str) -> tuple[int, float] | None:
 def check_training(recipe: Recipe) -> tuple[str, str]:
     """Ask the planner of `plan` and `train` whether the recipe can work on the job's instances.
 
-    The container asks it as well, but there the answer costs money.
+    The container asks the same, but there the answer costs money.
 
     Returns:
-        Why the recipe cannot work ("" when nothing is known to be wrong), and in words what was checked.
+        Why the recipe cannot work ("" when no reason is known), and what was checked, in words.
+
+    >>> check_training(load_recipe("gpu", ["sagemaker.instance_type=ml.g6.2xlarge"]))[0]  # doctest: +SKIP
+    ''
     """
     job, gpus = recipe.sagemaker, gpus_of(recipe.sagemaker.instance_type)
     if gpus is None:
@@ -51,13 +54,13 @@ def check_training(recipe: Recipe) -> tuple[str, str]:
         planned = plan(recipe, memory if count else math.inf, devices=processes)
     except (PlanRefusal, MemoryRefusal) as error:
         return str(error), f"refused, for {where}"
-    except UserError as error:  # the job can fetch what is not on this machine
+    except UserError as error:  # for example a model that only the job can fetch
         return "", f"batch sizes fit {where}; the rest is not checked here: {error}"
     return "", f"{planned.completions} completions a step on {where}"
 
 
 def cpu_hosts_refusal(hosts: int) -> str:
-    """Say why a job on several CPU instances is refused: nothing would make them one training."""
+    """Say why a job on several CPU instances is refused."""
     return (
         f"each of {hosts} CPU instances would train the whole recipe by itself, and all of them would write into the "
         "same checkpoints: set sagemaker.instance_count to 1"

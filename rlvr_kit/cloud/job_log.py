@@ -1,4 +1,4 @@
-"""The log of a running training job: what its containers print, read from CloudWatch until the job ends."""
+"""The log of a training job: what its containers print, read from CloudWatch until the job ends."""
 
 import time
 from collections.abc import Iterator
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from sagemaker.core.resources import TrainingJob
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
-#: The states in which a training job stays for ever.
+#: The final states of a training job.
 ENDED = ("Completed", "Failed", "Stopped")
 
 
 def log_lines(job: "TrainingJob", poll: float) -> Iterator[str]:
     """Yield the job's log lines as they arrive, and each change of its state in brackets, until the job ends.
 
-    AWS is asked every `poll` seconds. When it does not answer, one line says so, and the next question follows.
+    AWS is asked every `poll` seconds. When it does not answer, one line says so, and it is asked again.
 
     Raises:
         AWSError: AWS refuses a call.
@@ -34,7 +34,7 @@ def log_lines(job: "TrainingJob", poll: float) -> Iterator[str]:
                 job.refresh()
                 ended = job.training_job_status in ENDED
                 yield from _new_lines(client, name, positions)
-                complete = was_ended  # CloudWatch is a little late, so it is read once more after the end
+                complete = was_ended  # CloudWatch lags a little, so it is read once more after the job's end
             except (BotoCoreError, ClientError) as error:
                 if not _is_transient(error):
                     raise
@@ -46,7 +46,7 @@ def log_lines(job: "TrainingJob", poll: float) -> Iterator[str]:
 
 
 def _is_transient(error: Any) -> bool:
-    """Return whether to wait and ask again: the connection is down, AWS is busy, or it wants fewer calls."""
+    """Whether to wait and ask again: the connection is down, AWS is busy, or it asks for fewer calls."""
     from botocore.exceptions import ConnectionError, HTTPClientError
 
     response = getattr(error, "response", {})
@@ -56,9 +56,9 @@ def _is_transient(error: Any) -> bool:
 
 
 def _new_lines(client: Any, name: str, positions: dict[str, str]) -> Iterator[str]:
-    """Yield the log lines since the last call; `positions` keeps the place in each log stream.
+    """Yield the log lines since the last call. `positions` keeps the place in each log stream.
 
-    The SDK's own reader lists the streams once at the start, but after a spot interruption a new stream begins.
+    The SDK's own reader lists the streams only at the start, but a spot interruption begins a new stream.
     """
     from botocore.exceptions import ClientError
 
@@ -71,8 +71,8 @@ def _new_lines(client: Any, name: str, positions: dict[str, str]) -> Iterator[st
             raise
         return  # an account's first job: the log group does not exist until the container prints
     for stream in names:
-        # botocore has no paginator for GetLogEvents. A page may be empty before the end: the end is where the token
-        # that comes back is the token that was sent.
+        # botocore has no paginator for GetLogEvents. A page may be empty before the end of the stream. At the end AWS
+        # returns the token that it was sent.
         sent, token = None, positions.get(stream)
         while sent is None or token != sent:
             sent = token

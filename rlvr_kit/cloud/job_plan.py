@@ -1,6 +1,6 @@
-"""What a recipe would be as a SageMaker training job: the request, its size, time, price, quota and role.
+"""The plan of a recipe as a SageMaker training job: the request, its size, time, price, quota and role.
 
-Planning reads from AWS, but creates and uploads nothing: the SDK makes the request over a read-only session.
+Planning reads from AWS, but creates and uploads nothing: the SDK makes the request with a read-only session.
 """
 
 from dataclasses import dataclass
@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 from rlvr_kit.cloud.account import (
     REHEARSAL_ACCOUNT,
     Fact,
+    cost_refusals,
     explain_aws_errors,
     explain_sdk_errors,
     find_price,
     find_quota,
     find_role,
     open_session,
+    plan_table,
 )
 from rlvr_kit.cloud.instances import check_training
 from rlvr_kit.cloud.job_request import channels, model_trainer, staged_source
@@ -27,9 +29,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class JobPlan:
-    """What submitting would do. rich prints it as a table.
+    """What `submit` would do. rich prints it as a table.
 
-    The request that `submit` sends differs from `request` in nothing but the time in names.
+    The request that `submit` sends differs from `request` only in the time, which is part of names.
     """
 
     recipe: Recipe
@@ -37,8 +39,8 @@ class JobPlan:
     region: str
     role: str
     role_problem: str  # "" when none is known
-    training_problem: str  # why the recipe cannot work on these instances; "" when nothing is known
-    training_check: str  # in words, what was checked
+    training_problem: str  # why the recipe cannot work on these instances; "" when no reason is known
+    training_check: str  # what was checked, in words
     request: dict[str, Any]
     upload: dict[str, int]  # bytes, by channel
     estimate: Fact  # minutes
@@ -55,7 +57,7 @@ class JobPlan:
 
     @property
     def refusals(self) -> list[str]:
-        """Why this must not be submitted, each with what to do about it; empty when it may."""
+        """Why this must not be submitted, each reason with what to do about it; empty when it may be."""
         job = self.recipe.sagemaker
         reasons = [problem for problem in (self.role_problem, self.training_problem) if problem]
         if self.quota.value is not None and self.quota.value < job.instance_count:
@@ -63,23 +65,10 @@ class JobPlan:
                 f"the quota in {self.region} is {self.quota.value:g} ({self.quota.basis}), the job needs "
                 f"{job.instance_count}: ask for more there (it may take a day), or choose another --instance-type"
             )
-        if self.max_cost is None:
-            reasons.append(
-                f"its price is unknown, so nothing holds it below sagemaker.max_cost = ${job.max_cost:.2f}: set "
-                f"sagemaker.price_per_hour to the dollars that an hour of {job.instance_type} costs in "
-                f"{self.region} (aws.amazon.com/sagemaker/pricing)"
-            )
-        elif (
-            not self.max_cost <= job.max_cost
-        ):  # this way round, a price that is not a number is refused as well
-            reasons.append(
-                f"it may cost ${self.max_cost:.2f}, more than sagemaker.max_cost = ${job.max_cost:.2f}: "
-                "lower sagemaker.max_minutes, or raise sagemaker.max_cost if you want to spend that"
-            )
-        return reasons
+        return reasons + cost_refusals(self.recipe, self.region, self.max_cost, "sagemaker.max_minutes")
 
     def in_words(self) -> dict[str, str]:
-        """The plan in words, for a table."""
+        """Return the plan in words, for a table."""
         job, max_cost = self.recipe.sagemaker, self.max_cost
         spot = ", managed spot (billed at the lower spot price)" if job.spot else ""
         pretended = ", pretended: this is a rehearsal" if self.account == REHEARSAL_ACCOUNT else ""
@@ -99,26 +88,23 @@ class JobPlan:
         }
 
     def __rich__(self) -> "Table":
-        from rich.table import Table
-
-        table = Table(title=f"Recipe {self.recipe.name} as a SageMaker training job", show_header=False)
-        for name, text in self.in_words().items():
-            table.add_row(name, text)
-        return table
+        return plan_table(f"Recipe {self.recipe.name} as a SageMaker training job", self.in_words())
 
     def to_dict(self) -> dict[str, Any]:
-        """The plan for a program: JSON values only, with the request as it is."""
+        """Return the plan for a program, as JSON values and with the whole request."""
         facts = {name: getattr(self, name)._asdict() for name in ("estimate", "price", "quota")}
         facts |= {"recipe": self.recipe.name, "max_cost": self.max_cost, "refusals": self.refusals}
         return vars(self) | facts
 
 
 def plan_job(recipe: Recipe, instance_type: str | None = None) -> JobPlan:
-    """Work out the job that `recipe` would be, on its own instance type or on `instance_type`.
+    """Plan the job for `recipe`, on `instance_type` or else on the recipe's own.
 
     Raises:
-        AWSError: there is no region or are no credentials, or AWS refuses a call.
+        AWSError: there is no region, there are no credentials, or AWS refuses a call.
         InputError: there is no role for the job, a folder is missing, or the SDK refuses a setting.
+
+    >>> plan_job(load_recipe("gpu"), "ml.g6.2xlarge").max_cost  # doctest: +SKIP
     """
     if instance_type:
         section = recipe.sagemaker.model_copy(update={"instance_type": instance_type})
@@ -155,7 +141,7 @@ def plan_job(recipe: Recipe, instance_type: str | None = None) -> JobPlan:
 def estimate_minutes(recipe: Recipe) -> Fact:
     """Estimate the minutes of a run by a rule of thumb.
 
-    The rule: sampling a token takes 30 ms whatever the batch size is, and learning takes as long again.
+    The rule: sampling one token takes 30 ms for any batch size, and learning takes as long as sampling.
     """
     settings, evaluation = DEFAULTS | recipe.grpo, recipe.evaluation
     steps, batches = int(settings["max_steps"]), -(-evaluation.heldout // evaluation.batch_size)

@@ -1,6 +1,6 @@
 """The request of a training job: image, source, channels, limits and tags, as the SageMaker SDK sends them.
 
-`sagemaker.train.ModelTrainer` (SDK 3.27) makes the request. What is uploaded is decided here and nowhere else.
+`sagemaker.train.ModelTrainer` (SDK 3.27) makes the request. Only this module decides what is uploaded.
 """
 
 import os
@@ -17,7 +17,7 @@ from rlvr_kit import __version__
 from rlvr_kit.cloud.account import environment
 from rlvr_kit.errors import InputError, MachineError
 from rlvr_kit.models import resolve_model
-from rlvr_kit.paths import project_path
+from rlvr_kit.paths import found_path
 from rlvr_kit.recipe import RECIPES, Recipe
 from rlvr_kit.tasks.task import names_folder
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from sagemaker.core.helper.session_helper import Session
     from sagemaker.train import ModelTrainer
 
-#: Every job's name is this and the time, its tag has this key, and in the bucket this folder holds all of its files.
+#: A job's name is this and the time, its tag has this key, and its files are in this folder of the bucket.
 NAME = "rlvr-kit"
-#: People read the job's log, so pip shows neither progress bars nor advice there.
+#: People read the job's log, so pip prints neither progress bars nor advice into it.
 PIP = {"PIP_QUIET": "1", "PIP_ROOT_USER_ACTION": "ignore", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-#: Keys of log.jsonl that become CloudWatch metrics of the job. SageMaker reads them off the lines that training prints.
+#: Keys of log.jsonl that become CloudWatch metrics of the job. SageMaker reads them in the lines that training prints.
 JOB_METRICS = (
     *("reward", "reward_std", "rewards/format", "rewards/correct", "heldout/strict", "heldout/lenient"),
     *("heldout/format", "length", "truncated", "entropy", "equal_groups", "loss", "grad_norm", "kl"),
@@ -40,18 +40,18 @@ PACKAGE = RECIPES.parent
 def model_trainer(
     recipe: Recipe, session: "Session", role: str, minutes: float, source: Path
 ) -> "ModelTrainer":
-    """Return the SDK's trainer for this recipe; the job is stopped after `minutes`, `source` is a staged folder."""
+    """Return the SDK's trainer for this recipe. It stops the job after `minutes`; `source` is a staged folder."""
     from sagemaker.core import image_uris
     from sagemaker.train import ModelTrainer, configs
 
     job, region = recipe.sagemaker, session.boto_region_name
     version = {"version": job.framework_version, "py_version": job.python_version, "image_scope": "training"}
-    # Instances with disks of their own (most GPU instances) encrypt them in hardware and refuse a volume key.
+    # Instances with their own disks (most GPU instances) encrypt them in hardware and refuse a volume key.
     own_disk = re.match(r"ml\.(g[4-9]|p[4-9]|p3dn|trn|\w+d\.)", job.instance_type)
     limits = {"max_runtime_in_seconds": int(minutes * 60)}
     if job.spot:
         limits["max_wait_time_in_seconds"] = int((job.max_wait_minutes or 2 * minutes) * 60)
-    # The plan has validated the role and shows the result; without this variable the SDK would do it again.
+    # The plan has already validated the role and shows the result. Without this variable the SDK would do it again.
     with environment({**os.environ, "SAGEMAKER_VALIDATE_ROLE": "false"}):
         trainer = ModelTrainer(
             sagemaker_session=session,
@@ -102,7 +102,7 @@ def metric_regex(name: str) -> str:
 
 @contextmanager
 def staged_source(recipe: Recipe) -> Iterator[Path]:
-    """Yield a folder with what the job needs and nothing else: package, resolved recipe, requirements.txt."""
+    """Yield a folder with only what the job needs: package, resolved recipe, requirements.txt, a user's own task."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder)
         not_needed = shutil.ignore_patterns("__pycache__", ".*")
@@ -118,12 +118,16 @@ def staged_source(recipe: Recipe) -> Iterator[Path]:
 def requirements(recipe: Recipe) -> list[str]:
     """Return the kit's own version pins, without torch: the container brings the build that fits its CUDA.
 
-    They are read from the installed package's metadata, so an installation without the project folder has them too.
+    They are read from the installed package's metadata, which also exists without the project folder.
+    Raises UserError when the kit is not installed.
+
+    >>> "trl==1.16.*" in requirements(load_recipe("smoke"))  # doctest: +SKIP
+    True
     """
     try:
         pins = requires("rlvr_kit") or []  # such as "trl==1.16.*" or 'deepspeed==0.19.*; extra == "gpu"'
     except PackageNotFoundError as error:
-        raise MachineError("the kit's requirements are not known: install it (pip install -e .)") from error
+        raise MachineError("the kit's requirements are unknown: install it (pip install -e .)") from error
     wanted = {
         "sagemaker-mlflow": bool(recipe.sagemaker.mlflow_arn),
         "deepspeed": recipe.sagemaker.sharding == "zero2",
@@ -139,7 +143,7 @@ def requirements(recipe: Recipe) -> list[str]:
 
 
 def channels(recipe: Recipe) -> dict[str, Path]:
-    """Return the local folders that the job needs, by channel. GSM8K and the model come from the Hub otherwise.
+    """Return the local folders that the job needs, by channel. Without them, GSM8K and the model come from the Hub.
 
     Raises:
         InputError: a folder that the recipe or the environment names does not exist.
@@ -151,12 +155,12 @@ def channels(recipe: Recipe) -> dict[str, Path]:
         if folder := gsm8k_folder():
             found["gsm8k"] = folder
     elif names_folder(recipe.task):
-        found["data"] = project_path(recipe.task)
+        found["data"] = found_path(recipe.task)
     if recipe.model.name not in ("bundled", "tiny-random"):
         model = Path(resolve_model(recipe.model.name))
         if model.is_dir():
             found["model"] = model
     for channel, folder in found.items():
         if not folder.is_dir():
-            raise InputError(f"the job needs the folder {folder} (channel {channel}), but there is none")
+            raise InputError(f"the job needs the folder {folder} (channel {channel}), which does not exist")
     return found

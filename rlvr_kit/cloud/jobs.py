@@ -1,11 +1,11 @@
 """A recipe as a SageMaker training job: plan it, submit it, follow it, stop it, fetch what it made.
 
-It uses the SageMaker SDK 3 and the account that boto3 finds. Inside `rehearsal()` the same calls run the job on this
-machine, and AWS is pretended. A job is called `rlvr-kit-<time>`, and its files are in s3://<bucket>/rlvr-kit/<job>/.
+This uses the SageMaker SDK 3 and the account that boto3 finds. Inside `rehearsal()` the same calls run the job on this
+machine with a pretended AWS. A job's name is `rlvr-kit-<time>`, and its files are in s3://<bucket>/rlvr-kit/<job>/.
 
->>> job = submit(plan_job(load_recipe("gpu"), "ml.g6.2xlarge"))
->>> follow(job)
->>> fetch(job, "runs/gpu").log()
+>>> job = submit(plan_job(load_recipe("gpu"), "ml.g6.2xlarge"))  # doctest: +SKIP
+>>> follow(job)  # doctest: +SKIP
+>>> fetch(job, "runs/gpu").log()  # doctest: +SKIP
 """
 
 import json
@@ -53,13 +53,13 @@ def submit(plan: JobPlan) -> "TrainingJob":
 
 
 def attach(name: str) -> "TrainingJob":
-    """Return the job of that name, wherever it was submitted.
+    """Return the job of that name, which may have been submitted on another machine.
 
     Raises:
-        InputError: there is no such job, or it is not one of the kit's.
+        InputError: there is no such job, or the kit did not submit it.
         AWSError: AWS refuses a call.
     """
-    session = open_session()  # before the imports: it says so when the SDK is not installed
+    session = open_session()  # before the imports, since it reports when the SDK is not installed
     from botocore.exceptions import ClientError
     from sagemaker.core.resources import TrainingJob
 
@@ -71,7 +71,7 @@ def attach(name: str) -> "TrainingJob":
                 raise
             raise InputError(f"there is no training job {name!r} in {session.boto_region_name}") from error
     if "rlvr_kit" not in (job.hyper_parameters or {}):
-        raise InputError(f"{name!r} is a training job, but none of this kit's: it is left alone")
+        raise InputError(f"{name!r} is a training job, but this kit did not submit it: it is left alone")
     return job
 
 
@@ -82,9 +82,10 @@ def follow(
     live: Callable[[Run], Any] | None = None,
     poll: float = 5.0,
 ) -> "TrainingJob":
-    """Show the job's log until the job ends; `live` draws the chart, as in `train`, after each logged step.
+    """Show the job's log until the job ends. `live` draws the chart after each logged step, as in `train`.
 
-    Ctrl-C ends the following, and not the job. While AWS does not answer, it waits and goes on.
+    AWS is asked every `poll` seconds; when it does not answer, it is asked again. Ctrl-C ends only the following, and
+    the job goes on.
 
     Raises:
         AWSError: the job has failed, or AWS refuses a call.
@@ -100,13 +101,11 @@ def follow(
                     live(run)
         except KeyboardInterrupt:
             if f":{REHEARSAL_ACCOUNT}:" in job.training_job_arn:
-                on_line(
-                    "[no longer following; this is a rehearsal, and its job ends when the rehearsal ends]"
-                )
+                on_line("[no longer following; this is a rehearsal, so the job ends when the rehearsal ends]")
             else:
                 on_line(
                     f"[no longer following; the job goes on and is billed: attach({name!r}) or "
-                    f"`submit --attach {name}` returns to it, stop(job) ends it]"
+                    f"`submit --attach {name}` follows it again, stop(job) ends it]"
                 )
     if job.training_job_status == "Failed":
         raise AWSError(f"job {name} failed: {job.failure_reason}")
@@ -114,21 +113,21 @@ def follow(
 
 
 def has_ended(job: "TrainingJob") -> bool:
-    """Return whether the job had completed, failed or been stopped when AWS was last asked about it."""
+    """Whether the job had completed, failed or stopped when AWS was last asked about it."""
     return job.training_job_status in ENDED
 
 
 def stop(job: "TrainingJob") -> None:
-    """Ask the job to stop: it saves a checkpoint first, and what it has so far can be fetched."""
+    """Ask the job to stop. It first saves a checkpoint, and what it has made so far can be fetched."""
     with explain_aws_errors():
         job.stop()
 
 
 def fetch(job: "TrainingJob", out: str | Path) -> Run:
-    """Download the job's run folder to `out`: it reads like a local run's, and `evaluate` works on its model.
+    """Download the job's run folder to `out`. It is like the folder of a local run, and `evaluate` takes its model.
 
-    A job that failed, or was killed before it could pack its files, has no run in model.tar.gz. Then the run comes
-    from the job's checkpoints, with the log as far as it went.
+    A job that failed, or was killed before it could pack its files, has no run in model.tar.gz. Then the run is taken
+    from the job's checkpoints, with as much of the log as there is.
 
     Raises:
         InputError: `out` is not an empty folder, or the job still runs.
@@ -137,7 +136,7 @@ def fetch(job: "TrainingJob", out: str | Path) -> Run:
     target = project_path(out)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} is not an empty folder: choose another one for what the job made")
-    session = open_session()  # before the import: it says so when the SDK is not installed
+    session = open_session()  # before the import, since it reports when the SDK is not installed
     from sagemaker.core.s3 import S3Downloader
 
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -145,7 +144,7 @@ def fetch(job: "TrainingJob", out: str | Path) -> Run:
         job.refresh()
         if not has_ended(job):
             raise InputError(
-                f"job {job.training_job_name} is {job.training_job_status}: follow(job) until it ends"
+                f"job {job.training_job_name} is {job.training_job_status}: wait with follow(job) until it ends"
             )
         run, uri = Path(scratch, "run"), job.checkpoint_config.s3_uri
         if job.training_job_status != "Failed":
@@ -157,7 +156,7 @@ def fetch(job: "TrainingJob", out: str | Path) -> Run:
             S3Downloader.download(uri, str(run), sagemaker_session=session)
         if not (run / "log.jsonl").exists():
             raise AWSError(f"job {job.training_job_name} left nothing at {uri}, or it was deleted")
-        if job.training_job_status != "Failed":  # where `deploy` finds the model, without another upload
+        if job.training_job_status != "Failed":  # so that `deploy` need not upload the model again
             (run / "job.json").write_text(
                 json.dumps({"name": job.training_job_name, "model_artifacts": packed})
             )

@@ -1,6 +1,6 @@
 """The pretended AWS of a rehearsal: moto, fixed answers to the calls that moto does not implement, and a job's state.
 
-moto keeps S3, CloudWatch, the role and the training jobs in the memory of this process. It does not run jobs: this
+moto keeps S3, CloudWatch, the role and the training jobs in the memory of this process. It does not run jobs, so this
 module calls `run_job` for every job that moto has accepted.
 """
 
@@ -28,24 +28,24 @@ TRUST_POLICY = {
 
 
 class PretendedAWS:
-    """One pretended account, and the processes that run its jobs. Tests read what was sent from it."""
+    """One pretended account and the processes that run its jobs. Tests read from it which requests were sent."""
 
     def __init__(self, region: str, run_job: "RunJob | None") -> None:
         import boto3
         from sagemaker.core.helper.session_helper import Session
 
-        self.region, self.run_job = region, run_job  # None: jobs are accepted and never start
+        self.region, self.run_job = region, run_job  # run_job None: jobs are accepted, but never start
         self.requests: list[dict[str, Any]] = []  # of CreateTrainingJob, as they were sent
-        self.processes: dict[str, subprocess.Popen[str]] = {}  # by job
+        self.processes: dict[str, subprocess.Popen[str]] = {}  # by the job's name
         self.stopping: set[str] = set()
         self.threads: list[threading.Thread] = []
-        service = boto3.Session(region_name=region)  # for what SageMaker itself calls, not the user
+        service = boto3.Session(region_name=region)  # for calls that SageMaker makes itself
         self.logs, self.metrics = service.client("logs"), service.client("cloudwatch")
         self.s3 = {"sagemaker_session": Session(service, sagemaker_config={"SchemaVersion": "1.0"})}
         self.endpoints = PretendedEndpoints(region, self.s3)
 
     def user_session(self, quota: float, price: float | None) -> Any:
-        """Return the user's boto3 session, signed in as a role as in Studio."""
+        """Return the user's boto3 session. It is signed in as a role, as in Studio."""
         import boto3
 
         key = boto3.client("sts").assume_role(RoleArn=ROLE, RoleSessionName="you")["Credentials"]
@@ -60,7 +60,7 @@ class PretendedAWS:
         products = [{"attributes": {"usagetype": usage}} for usage in usages]
         prices = [json.dumps({"product": product, "terms": terms}) for product in products]
         role = {"Arn": ROLE, "AssumeRolePolicyDocument": json.dumps(TRUST_POLICY)}
-        answers = {  # AWS calls that moto does not implement, or answers with something of its own
+        answers = {  # AWS calls that moto does not implement, or answers in another way than AWS
             "iam.GetRole": {"Role": role},
             "iam.SimulatePrincipalPolicy": {"EvaluationResults": []},
             "service-quotas.ListServiceQuotas": {"Quotas": quotas},
@@ -93,7 +93,7 @@ class PretendedAWS:
     def _run(self, run_job: "RunJob", request: dict[str, Any]) -> None:
         try:
             run_job(self, request)
-        except Exception as error:  # such as a full disk: whoever follows the job must see its end
+        except Exception as error:  # such as a full disk: code that follows the job must see that it failed
             reason = f"InternalServerError: this machine could not run the job: {error!r}"
             self.set_status(request["TrainingJobName"], "Failed", "Failed", failure_reason=reason)
 
@@ -114,7 +114,7 @@ class PretendedAWS:
             time.sleep(0.05)
 
     def set_status(self, name: str, status: str, secondary: str, **more: Any) -> None:
-        """Set what DescribeTrainingJob answers: the status, the secondary status and `more` fields of moto's job."""
+        """Set the answer of DescribeTrainingJob: the status, the secondary status and `more` fields of moto's job."""
         from moto.sagemaker.models import sagemaker_backends
 
         job = sagemaker_backends[REHEARSAL_ACCOUNT][self.region].training_jobs[name]

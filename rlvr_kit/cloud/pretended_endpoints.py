@@ -1,6 +1,6 @@
 """The endpoints of a rehearsal: moto keeps model, configuration and endpoint, and a local server answers.
 
-What the container would do is done here: the model's archive is fetched from the pretended S3 and unpacked, and
+This module plays the container: it fetches the model's archive from the pretended S3 and unpacks it, and
 ``transformers serve`` serves the folder that HF_MODEL_ID names. Not rehearsed: the image, its vLLM, the GPU, the wait.
 """
 
@@ -23,16 +23,16 @@ OPT_ML = "/opt/ml/model"
 
 
 class PretendedEndpoints:
-    """The endpoints of one pretended account. Tests read the requests that were sent from it."""
+    """The endpoints of one pretended account. Tests read from it which requests were sent."""
 
     def __init__(self, region: str, s3: dict[str, Any]) -> None:
         self.region, self.s3 = region, s3
         self.requests: dict[str, dict[str, Any]] = {}  # by call, as they were sent
         self.servers: dict[str, Server] = {}  # by endpoint
-        self.threads: dict[str, tuple[threading.Thread, threading.Event]] = {}  # with the sign to end
+        self.threads: dict[str, tuple[threading.Thread, threading.Event]] = {}  # the event ends the thread
 
     def register(self, session: Any) -> None:
-        """Listen to what the user's session asks of SageMaker."""
+        """Listen to the requests of the user's session to SageMaker."""
         for call in ("CreateModel", "CreateEndpointConfig", "CreateEndpoint"):
             session.events.register(
                 f"before-parameter-build.sagemaker.{call}",
@@ -60,7 +60,7 @@ class PretendedEndpoints:
             self.threads[name][0].start()
 
     def _run(self, name: str, model: dict[str, Any], over: threading.Event) -> None:
-        """Do what the instance and its container do, until the endpoint is deleted."""
+        """Do the work of the instance and its container until the endpoint is deleted."""
         from sagemaker.core.s3 import S3Downloader
 
         state, container = self._state(name), model["PrimaryContainer"]
@@ -74,7 +74,7 @@ class PretendedEndpoints:
                     self.servers[name] = server
                     state.endpoint_status = "InService"
                     over.wait()
-        except Exception as error:  # whoever waits for the endpoint must see its end
+        except Exception as error:  # code that waits for the endpoint must see that it failed
             state.endpoint_status, state.failure_reason = "Failed", f"the container did not start: {error}"
         finally:
             self.servers.pop(name, None)
@@ -92,7 +92,7 @@ class PretendedEndpoints:
         context["rehearsed"] = params["EndpointName"], params["Body"]
 
     def _invoke(self, context: dict[str, Any], **_: Any) -> Any:
-        """Hand a request to the local server, and its answer back as SageMaker does."""
+        """Send a request to the local server, and return its answer in the form of SageMaker's."""
         name, body = context["rehearsed"]
         if name not in self.servers:
             return _error(
@@ -118,13 +118,13 @@ class PretendedEndpoints:
         return sagemaker_backends[REHEARSAL_ACCOUNT][self.region].endpoints[name]
 
     def close(self) -> None:
-        """End all servers, also those that are only starting."""
+        """End all servers, also those that are still starting."""
         for name in list(self.threads):
             self._end(name)
 
 
 def _without_empty_parts(parsed: dict[str, Any], **_: Any) -> None:
-    """Leave out what was not set, as AWS does: moto answers with empty parts, which the SDK cannot read."""
+    """Remove the empty parts of an answer, which moto adds, AWS does not, and the SDK cannot read."""
     for key in [key for key, value in parsed.items() if value == {}]:
         del parsed[key]
 

@@ -1,10 +1,10 @@
 """A rehearsal of SageMaker training jobs on this machine: no account, no network, no cost.
 
-The pretended AWS takes the real requests. Then the job's own container command runs as a process here, in folders laid
-out as SageMaker lays them out. Its log, metrics, checkpoints and model.tar.gz go back through the pretended CloudWatch
-and S3. Not rehearsed: the image, GPUs, IAM, several machines, how long AWS takes.
+A pretended AWS takes the real requests. Then the job's own container command runs as a process here, in the folders
+that SageMaker would make. Its log, metrics, checkpoints and model.tar.gz return through the pretended CloudWatch and
+S3. Not rehearsed: the image, GPUs, IAM, several machines, and how long AWS takes.
 
->>> with rehearsal(interrupt_at=2):
+>>> with rehearsal(interrupt_at=2):  # doctest: +SKIP
 ...     job = submit(plan_job(load_recipe("smoke")))
 ...     follow(job, poll=0.2)
 ...     fetch(job, "runs/rehearsed")
@@ -31,10 +31,10 @@ from rlvr_kit.cloud.job_log import LOG_GROUP
 from rlvr_kit.cloud.pretended_aws import PretendedAWS
 from rlvr_kit.errors import MachineError
 
-#: Mounts the folder $0 at /opt/ml for the command that follows; without an /opt/ml, over an /opt of its own.
+#: Mounts the folder $0 at /opt/ml for the command that follows. Without an /opt/ml it first mounts an empty /opt.
 MOUNT = '[ -d /opt/ml ] || { mount -t tmpfs none /opt && mkdir /opt/ml; } && mount --bind "$0" /opt/ml'
 UNSHARE = ("unshare", "--map-root-user", "--mount", "sh", "-c")
-#: Variables of this machine that a container gets. GSM8K's folder is not one: it must arrive as a channel.
+#: Variables of this machine that a container gets. GSM8K's folder is not one of them: it must arrive as a channel.
 PASSED_VARIABLES = re.compile("PATH|HOME|LANG|TMPDIR|OMP_.*|HF_.*|XDG_.*|RLVR_KIT_(?!GSM8K).*")
 
 
@@ -50,9 +50,9 @@ def rehearsal(
     """Pretend AWS inside the block and run every submitted job here. The end of the block ends its jobs.
 
     `interrupt_at`: once, after the log line of that step, the machine is taken away (SIGKILL) and the job starts on a
-    new one with its checkpoints, as with managed spot. `quota`: what Service Quotas answers. `price`: what the Pricing
-    API answers, in US dollars an hour (0, because a rehearsal costs nothing), or None for no answer. `run_jobs`:
-    False lets jobs be accepted and never start.
+    new one with its checkpoints, as with managed spot. `quota`: the answer of Service Quotas. `price`: the answer of
+    the Pricing API in US dollars per hour (0, because a rehearsal costs nothing), or None for no answer. With
+    `run_jobs=False` jobs are accepted, but never start.
 
     Raises:
         MachineError: moto or the SageMaker SDK is not installed.
@@ -68,11 +68,11 @@ def rehearsal(
         ) from error
 
     values = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
-    # moto's list of the instance types for endpoints ends with those of 2020: without this it refuses ml.g5 and later.
+    # moto's list of instance types for endpoints is of 2020: without this patch it refuses ml.g5 and newer ones.
     any_type = mock.patch.object(FakeEndpointConfig, "validate_instance_type", lambda *_: None)
     with environment(values | {"AWS_DEFAULT_REGION": region}), mock_aws(), any_type:
         aws = PretendedAWS(region, partial(_run_job, Interruption(interrupt_at)) if run_jobs else None)
-        SageMakerClient.reset()  # the SDK keeps clients: no real one may serve here, and none of these afterwards
+        SageMakerClient.reset()  # the SDK keeps its clients: none may be used both inside and outside the block
         try:
             boto3.DEFAULT_SESSION = aws.user_session(quota, price)
             yield aws
@@ -82,20 +82,24 @@ def rehearsal(
 
 
 class Interruption:
-    """Takes a machine away once, after the log line of the step `at`; None: never."""
+    """Takes a machine away once, after the log line of the step `at`. None means never.
+
+    >>> Interruption(2).is_due('{"step": 2, "reward": 0.5}')
+    True
+    """
 
     def __init__(self, at: int | None) -> None:
         self.at = at
 
     def is_due(self, line: str) -> bool:
-        """Return whether the machine goes away after this log line; True at most once."""
+        """Whether the machine is taken away after this log line. It is true at most once."""
         due = self.at is not None and line.startswith(f'{{"step": {self.at},')
         self.at = None if due else self.at
         return due
 
 
 def _run_job(interruption: Interruption, aws: PretendedAWS, request: dict[str, Any]) -> None:
-    """Run one job from its start to its end, as SageMaker does: on a new machine after an interruption."""
+    """Run one job from its start to its end. After an interruption it goes on with a new machine, as on SageMaker."""
     from sagemaker.core.s3 import S3Uploader
 
     name, interrupted = request["TrainingJobName"], True
@@ -124,7 +128,7 @@ def _run_job(interruption: Interruption, aws: PretendedAWS, request: dict[str, A
 
 
 def _lay_out(aws: PretendedAWS, request: dict[str, Any], opt_ml: Path) -> None:
-    """Make the folders, channels and configuration files that a container finds under /opt/ml."""
+    """Make the folders, channels and configuration files that a container finds in /opt/ml."""
     from sagemaker.core.s3 import S3Downloader
 
     for folder in ("input/config", "input/data", "model", "output/data", "checkpoints"):
@@ -145,7 +149,7 @@ def _lay_out(aws: PretendedAWS, request: dict[str, Any], opt_ml: Path) -> None:
 def _run_container(
     interruption: Interruption, aws: PretendedAWS, request: dict[str, Any], opt_ml: Path
 ) -> tuple[bool, list[dict[str, Any]]]:
-    """Run the container's command; its lines go to the log. Returns whether it was interrupted, and its metrics."""
+    """Run the container's command and log what it prints. Returns whether it was interrupted, and its metrics."""
     name, image = request["TrainingJobName"], request["AlgorithmSpecification"]
     write_log = aws.open_log(f"{name}/algo-1-{time.time_ns()}")
     write_log("[REHEARSAL: this container is a process on your own machine, and AWS is pretended]")
@@ -176,7 +180,7 @@ def _start_container(aws: PretendedAWS, request: dict[str, Any], opt_ml: Path) -
     command = [*image["ContainerEntrypoint"], *image["ContainerArguments"]]
     if can_mount():
         command = [*UNSHARE, f'{MOUNT} && exec "$@"', str(opt_ml), *command]
-    else:  # the SDK's scripts name /opt/ml: let them name the folder itself
+    else:  # the SDK's scripts name /opt/ml: replace it by the folder
         command = [word.replace("/opt/ml", str(opt_ml)) for word in command]
         for script in (opt_ml / "input/data/sm_drivers").rglob("*.[ps][yh]"):
             script.write_text(script.read_text().replace("/opt/ml", str(opt_ml)))
@@ -190,7 +194,7 @@ def _start_container(aws: PretendedAWS, request: dict[str, Any], opt_ml: Path) -
 
 
 def can_mount() -> bool:
-    """Return whether a process here may have a private /opt/ml (not over an /opt in which Python itself lives)."""
+    """Whether a process here may have a private /opt/ml, which must not hide an /opt in which Python is installed."""
     if not Path("/opt/ml").is_dir() and sys.base_prefix.startswith("/opt"):
         return False
     probe = [*UNSHARE, MOUNT, tempfile.gettempdir()]

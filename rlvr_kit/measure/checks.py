@@ -1,4 +1,4 @@
-"""What an evaluation refuses to measure: leaked questions, another prompt than in training, and prompts too long."""
+"""What an evaluation refuses to measure: leaked questions, another prompt than in training, and too long prompts."""
 
 import json
 from collections.abc import Iterable
@@ -14,17 +14,20 @@ if TYPE_CHECKING:
 
 
 def refuse_leaks(problems: "Dataset", seen: Iterable[str]) -> None:
-    """Raise UserError when a question `seen` in the prompt or in training is one of `problems`."""
+    """Raise UserError when a question that was `seen`, in the prompt or in training, is one of `problems`.
+
+    Capitals, punctuation and spaces make no difference.
+    """
     plain = {plain_question(question): i for i, question in enumerate(problems["question"])}
     for question in seen:
         if (i := plain.get(plain_question(question))) is not None:
             raise InputError(
-                f"problem {i} is also an exemplar or a training row, so it can test nothing: {question}"
+                f"problem {i} is also an exemplar or a training row, so its answer tests nothing: {question}"
             )
 
 
 def refuse_too_long(model: Any, tokenizer: Any, rows: list[dict[str, Any]], new_tokens: int) -> None:
-    """Raise UserError when a row's prompt and its completion exceed the context that the model was made for."""
+    """Raise UserError when a prompt and `new_tokens` tokens after it are longer than the model's context."""
     context = getattr(getattr(model, "config", None), "max_position_embeddings", None)
     if not context or not rows:
         return
@@ -38,14 +41,19 @@ def refuse_too_long(model: Any, tokenizer: Any, rows: list[dict[str, Any]], new_
 
 
 def refuse_other_template(model: str | Path, template: Template, any_shots: bool = False) -> None:
-    """Raise UserError, showing both, when the ``prompt.json`` of a trained model folder is not `template`."""
+    """Raise UserError when a trained model's folder has a ``prompt.json`` that differs from `template`.
+
+    The message shows both. `any_shots` allows other exemplars. A model without such a file is not checked.
+    """
     if model and (Path(model) / "prompt.json").is_file():
         file = Path(model) / "prompt.json"
         try:
             trained = Template.from_dict(json.loads(file.read_text(encoding="utf-8")))
         except (ValueError, OSError, UserError) as error:
-            advice = "put it back, or delete it to evaluate without a check of the prompt"
+            advice = "restore it, or delete it to evaluate without a check of the prompt"
             raise InputError(f"{file} is damaged ({error}): {advice}") from None
         theirs = trained.model_copy(update={"exemplars": template.exemplars}) if any_shots else trained
         if difference := theirs.difference(template):
-            raise InputError(f"{model} has another prompt (here: that of its training): {difference}")
+            raise InputError(
+                f"{model} was trained with another prompt (here: training, there: now): {difference}"
+            )

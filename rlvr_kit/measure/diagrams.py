@@ -1,4 +1,4 @@
-"""Pictures that explain an idea and show no measurement: the notebooks draw them with one call each."""
+"""Pictures that explain an idea and show no measurement. The notebooks draw each of them with one call."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ _BOX = {"boxstyle": "round,pad=0.6", "facecolor": "#e8f1f8", "edgecolor": COLORS
 
 
 def one_turn() -> Figure:
-    """Reinforcement learning with verifiable rewards: from the question to the reward, and back into the policy."""
+    """Draw one turn of reinforcement learning: from the question to the reward, and back into the policy."""
     figure, ax = plt.subplots(figsize=(9.5, 3.2), layout="constrained")
     plt.close(figure)  # shown as the value of a cell, and not a second time by pyplot
     words = ["question", "policy:\na language model", "verifier:\na program", "reward:\n0, 0.5 or 1.5"]
@@ -33,7 +33,10 @@ def one_turn() -> Figure:
 
 
 def group_advantages(rewards: Sequence[float], advantages: Sequence[float]) -> Figure:
-    """The rewards of one group beside what GRPO makes of them, a bar for each completion."""
+    """Draw the rewards of one group beside their advantages, with a bar for each completion.
+
+    >>> group_advantages([1.5, 0, 0.5], [1.1, -0.9, -0.2])  # doctest: +SKIP
+    """
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3), layout="constrained")
     plt.close(figure)
     names, mean, better = np.arange(1, len(rewards) + 1), float(np.mean(rewards)), np.asarray(advantages) > 0
@@ -49,9 +52,11 @@ def group_advantages(rewards: Sequence[float], advantages: Sequence[float]) -> F
 
 
 def shared_beginnings(parts: Sequence[tuple[str, int, int]], completions: int) -> Figure:
-    """What is computed for a batch with and without sharing: a filled block is computed, white is reused.
+    """Draw what is computed for a batch with and without sharing. A filled block is computed, white is reused.
 
-    `parts`: name, tokens, and how many completions share it, from the beginning of the sequence to its end.
+    `parts` lists, from the beginning of the sequence to its end: name, tokens, and how many completions share it.
+
+    >>> shared_beginnings([("question", 30, 8), ("completion", 40, 1)], completions=16)  # doctest: +SKIP
     """
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
     plt.close(figure)
@@ -69,7 +74,7 @@ def shared_beginnings(parts: Sequence[tuple[str, int, int]], completions: int) -
 
 
 def _arrow(ax: Axes, start: Any, end: Any, text: str, at: tuple[float, float], bend: float = 0.0) -> None:
-    """An arrow from one box of text to another, ending at their edges, with its label."""
+    """Draw an arrow with a label from the edge of one text box to the edge of another."""
     style = {"arrowstyle": "-|>", "color": "black", "lw": 1.3, "connectionstyle": f"arc3,rad={bend}"}
     edges = {"patchA": start.get_bbox_patch(), "patchB": end.get_bbox_patch(), "shrinkA": 2, "shrinkB": 2}
     ax.annotate("", end.get_position(), start.get_position(), arrowprops=style | edges)

@@ -1,8 +1,8 @@
-"""A model behind an address, measured as a local one is: the same problems, prompt and verifier.
+"""Evaluate a model behind an address as a local one: with the same problems, prompt and verifier.
 
-Any server that speaks the OpenAI chat API will do (transformers serve, vLLM, TGI, llama.cpp); a SageMaker endpoint is
-asked by cloud/endpoint.py. The messages of the template are sent, and the server makes the prompt of them with the
-model's own chat template. An exported model of the kit has one that writes the prompt of its training.
+Any server with the OpenAI chat API will do (transformers serve, vLLM, TGI, llama.cpp); cloud/endpoint.py asks SageMaker
+endpoints. The template's messages are sent, and the server turns them into a prompt with the model's chat template. In
+a model that the kit exported, this chat template writes the prompt of the training.
 """
 
 import json
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from rlvr_kit.recipe import Recipe
 
 Messages = list[dict[str, str]]
-#: So many failed requests in a row end an evaluation: the endpoint is broken, not the problem.
+#: After so many failed requests in a row the evaluation stops: the cause is the endpoint, not the problems.
 GIVE_UP = 8
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back for one problem, in the form that an evaluation takes. ``error``: why nothing came back."""
+    """The answer to one problem, in the form that an evaluation takes. ``error`` says why there is none."""
 
     text: str
     tokens: int
@@ -40,7 +40,7 @@ class Answer:
 
 
 class RequestFailed(UserError):
-    """A request has no usable answer. ``fatal``: neither will any other have one (wrong address, no rights)."""
+    """A request got no usable answer. ``fatal``: all others will fail as well (wrong address, no permission)."""
 
     def __init__(self, reason: str, fatal: bool = False) -> None:
         super().__init__(reason)
@@ -49,9 +49,9 @@ class RequestFailed(UserError):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An address, the name under which it serves a model, and a function that asks it one thing.
+    """An address, the name under which it serves a model, and a function that sends it one request.
 
-    ``ask(messages, sampling)`` returns an Answer or raises RequestFailed, after retries of its own.
+    ``ask(messages, sampling)`` returns an Answer or, when its own retries have failed, raises RequestFailed.
     """
 
     address: str
@@ -60,10 +60,11 @@ class Endpoint:
 
 
 def openai_endpoint(address: str, model: str, timeout: float = 60.0, retries: int = 5) -> Endpoint:
-    """An OpenAI-compatible server. Busy or broken answers (408, 409, 429, 5xx) are asked again, at growing intervals.
+    """Connect to an OpenAI-compatible server; a busy or failing one (408, 409, 429, 5xx) is asked again after a pause.
 
-    The key, where the server wants one, is the environment variable ``RLVR_KIT_API_KEY``: OpenAI's own variable is
-    left alone, so that no such key is sent to another server.
+    `timeout` is in seconds per request. The environment variable ``RLVR_KIT_API_KEY`` may hold a key for the server.
+    OpenAI's own variable is not read, so that its key is never sent to another server.
+    Raises UserError when the address is not one, or the openai client is not installed.
 
     >>> openai_endpoint("http://127.0.0.1:8000", "runs/x/share").address
     'http://127.0.0.1:8000/v1'
@@ -93,17 +94,19 @@ def openai_endpoint(address: str, model: str, timeout: float = 60.0, retries: in
             raise RequestFailed(
                 f"{url} answered {error.status_code}: {_line(error.response.text)}", fatal
             ) from error
-        except (openai.OpenAIError, ValueError) as error:  # what calls itself JSON and is none
-            raise RequestFailed(
-                f"{url} answered something that is no chat completion: {_line(error)}"
-            ) from error
+        except (openai.OpenAIError, ValueError) as error:  # the answer is labelled JSON, but is not JSON
+            raise RequestFailed(f"{url} did not answer with a chat completion: {_line(error)}") from error
         return read_reply(reply if isinstance(reply, str) else reply.model_dump(), sampling)
 
     return Endpoint(url, model, ask)
 
 
 def request_body(messages: Messages, sampling: SamplingSettings) -> dict[str, Any]:
-    """The fields of a chat completion request, other than the name of the model."""
+    """Return the fields of a chat completion request, except the name of the model.
+
+    >>> request_body([{"role": "user", "content": "Hi"}], SamplingSettings(max_new_tokens=8))["max_tokens"]
+    8
+    """
     body = {"messages": messages, "temperature": sampling.temperature, "max_tokens": sampling.max_new_tokens}
     if sampling.temperature:
         body |= {"top_p": sampling.top_p, "seed": sampling.seed}
@@ -111,7 +114,7 @@ def request_body(messages: Messages, sampling: SamplingSettings) -> dict[str, An
 
 
 def read_reply(reply: Any, sampling: SamplingSettings) -> Answer:
-    """The answer in a chat completion. Raises RequestFailed, with how it begins, for anything else (HTML, say)."""
+    """Read the answer in a chat completion. Raises RequestFailed for any other reply (HTML, say) and quotes it."""
     try:
         (choice,), usage = reply["choices"], reply.get("usage") or {}
         text, stopped = cut_at_stop(choice["message"]["content"] or "", sampling.stop)
@@ -121,9 +124,7 @@ def read_reply(reply: Any, sampling: SamplingSettings) -> Answer:
             choice["finish_reason"] == "length" and not stopped,
         )
     except (TypeError, KeyError, ValueError, AttributeError):
-        raise RequestFailed(
-            f"the endpoint answered something that is no chat completion: {_line(reply)}"
-        ) from None
+        raise RequestFailed(f"the endpoint did not answer with a chat completion: {_line(reply)}") from None
 
 
 def evaluate_endpoint(
@@ -138,19 +139,19 @@ def evaluate_endpoint(
 ) -> Evaluation:
     """Evaluate a served model on the recipe's test problems, with the recipe's prompt, ``concurrency`` at a time.
 
-    A request that fails for good counts as a wrong answer; the row's ``error`` says why, and the summary's ``failed``
-    how many they are. With ``out`` the rows are kept as they come: the same call goes on after an interruption, and
-    asks again what failed. A finished evaluation is made anew, since another model may be served there by now.
+    A request that fails after all retries counts as a wrong answer. The row's ``error`` says why, and the summary's
+    ``failed`` counts such rows. With ``out`` the rows are saved as they arrive: after an interruption, the same call
+    continues and asks again what failed. A finished evaluation is repeated, since the server may have a new model.
 
     Raises:
-        UserError: the endpoint cannot be reached, refuses, or fails 8 times in a row; what was answered is kept.
+        UserError: the endpoint cannot be reached, refuses, or fails 8 times in a row. The answers so far are kept.
 
     >>> evaluate_endpoint(load_recipe("cpu"), openai_endpoint(url, "model"), label="served")  # doctest: +SKIP
     """
     template, problems = recipe.template(shots), recipe.test_problems()
     sampling = sampling or recipe.sampling
     if sampling.top_k:
-        raise InputError("an OpenAI-compatible endpoint takes no top_k: leave it at 0")
+        raise InputError("an OpenAI-compatible endpoint does not take top_k: leave it at 0")
     if out and (out.path / "evals" / f"{label}.json").exists() and not out.evaluation(label)[1].get("failed"):
         (out.path / "evals" / f"{label}.parquet").unlink()
     files = sorted(Path(endpoint.model).glob("*.safetensors"))
@@ -165,7 +166,7 @@ def evaluate_endpoint(
 
 
 class _AsMessages:
-    """Stands where an evaluation has a tokenizer: the endpoint makes the prompt, so what is kept are the messages."""
+    """Takes the place of a tokenizer in an evaluation. The endpoint makes the prompt, so the messages are saved."""
 
     chat_template = "the endpoint's"
 
@@ -174,7 +175,7 @@ class _AsMessages:
 
 
 def _asking(endpoint: Endpoint, concurrency: int, give_up: int) -> Callable[..., None]:
-    """A stand-in for ``engine.sampling.generate`` that asks the endpoint, several problems at a time."""
+    """Return a replacement of ``engine.sampling.generate`` that asks the endpoint, several problems at a time."""
 
     def answers(prompt: str, sampling: SamplingSettings) -> list[Answer]:
         found = []
@@ -202,12 +203,11 @@ def _asking(endpoint: Endpoint, concurrency: int, give_up: int) -> Callable[...,
                     return
                 try:
                     done.put((i, answers(prompts[i], sampling)))
-                except Exception as error:  # handed to the caller, whatever it is
+                except Exception as error:  # the main thread raises it
                     done.put((i, error))
 
-        for _number in range(
-            min(concurrency, len(prompts))
-        ):  # daemons: a request that hangs keeps nobody here
+        for _number in range(min(concurrency, len(prompts))):
+            # A daemon thread does not keep the process alive while one of its requests hangs.
             threading.Thread(target=work, daemon=True).start()
         try:
             for _number in range(len(prompts)):
@@ -229,20 +229,20 @@ def _asking(endpoint: Endpoint, concurrency: int, give_up: int) -> Callable[...,
 
 
 def _kept() -> str:
-    return "; what was answered is kept, and the same command goes on from there"
+    return "; the answers so far are kept, and the same command goes on from there"
 
 
 def _base_url(address: str) -> str:
     parts = urlsplit(address.strip())
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InputError(
-            f"{address!r} is no address of an endpoint: give http://HOST:PORT, or sagemaker:NAME"
+            f"{address!r} is not the address of an endpoint: give http://HOST:PORT, or sagemaker:NAME"
         )
     url = address.strip().rstrip("/").removesuffix("/chat/completions")
     return url if parts.path.strip("/") else f"{url}/v1"
 
 
 def _line(what: Any) -> str:
-    """The beginning of an error or an answer, on one line."""
+    """Return the beginning of an error or an answer, on one line."""
     text = " ".join(str(what).split())
     return text if len(text) <= 160 else text[:159] + "…"

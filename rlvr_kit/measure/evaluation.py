@@ -1,7 +1,7 @@
-"""Problems x samples -> verdicts, and what they add up to: every share with its n and a 95 % Wilson interval.
+"""Evaluate a model: problems x samples -> verdicts, and every share of them with its n and a 95 % Wilson interval.
 
-The prompt is the template that training used, and the judge is the task's verifier, as in the reward. A model trained
-by the kit keeps its template in ``prompt.json``, and an evaluation with another template is refused.
+The prompt is the template that training used, and the task's verifier judges, as in the reward. A model that the kit
+trained keeps its template in ``prompt.json``, and an evaluation with another template is refused.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from rlvr_kit.errors import InputError
+from rlvr_kit.machine import release_memory
 from rlvr_kit.measure.checks import refuse_leaks, refuse_other_template, refuse_too_long
 from rlvr_kit.measure.statistics import compare as compare
 from rlvr_kit.measure.statistics import pass_at_k, wilson_interval
@@ -32,41 +33,38 @@ if TYPE_CHECKING:
     from rlvr_kit.engine.sampling import Completion
     from rlvr_kit.recipe import Recipe
 
-
-#: What is kept of a problem beside its completions; ``kind`` where the data has it.
+#: The columns of a problem that are kept with its completions; ``kind`` when the data has it.
 COLUMNS = ("problem", "question", "gold", "kind", "prompt")
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """``rows``: one per problem and sample. ``summary``: the settings, and what the rows add up to."""
+    """``rows`` has one row per problem and sample; ``summary`` holds the settings and the shares of the rows."""
 
     rows: pd.DataFrame
     summary: dict[str, Any]
 
 
 class EvaluationOptions(TypedDict, total=False):
-    """What :func:`evaluate` is seldom given."""
+    """The options of :func:`evaluate` that are rarely needed."""
 
-    about: dict[str, Any]  # goes into the summary, such as the names of the model and of the data
+    about: dict[str, Any]  # added to the summary, such as the names of the model and of the data
     any_shots: bool  # allow other exemplars than in training
     quiet: bool  # show no progress bar
-    task: Task  # whose verifier judges, a recipe's loaded_task; without one, answers are numbers as GSM8K's
-    generate: Callable[
-        ..., Any
-    ]  # writes the completions, instead of engine.sampling.generate; called like it
+    task: Task  # its verifier judges: a recipe's loaded_task, or the verifier of numbers if not given
+    generate: Callable[..., Any]  # replaces engine.sampling.generate, and is called like it
 
 
 def evaluate(
     model: Any, tokenizer: Any, problems: "Dataset", template: Template, *, label: str,
     sampling: SamplingSettings = GREEDY, out: Run | None = None, **options: Unpack[EvaluationOptions],
 ) -> Evaluation:  # fmt: skip
-    """Let `model` solve `problems` (rows of question and gold) and judge what it writes.
+    """Let `model` solve `problems` (rows with question and gold) and judge what it writes.
 
-    `sampling` says how; its stop strings are always those of the template. With `out` the rows are kept in its
-    ``evals/`` as they come, and rows already there from the same weights, prompt and settings are not generated again.
+    The stop strings are always those of the template, not those of `sampling`. With `out`, the rows are saved in its
+    ``evals/`` as they arrive, and rows that the same weights, prompt and settings left there are not generated again.
     Raises UserError when an exemplar is one of the problems, when a prompt is longer than the model's context, or when
-    the template is not that of a trained model.
+    the model was trained with another template.
 
     >>> evaluate(policy, tokenizer, problems, Template(), label="base").summary["strict"]  # doctest: +SKIP
     """
@@ -78,6 +76,7 @@ def evaluate(
     sampling = replace(sampling, stop=tuple(template.stop))
     settings = {key: value for key, value in asdict(sampling).items() if key not in ("stop", "batch_size")}
     task = options.get("task") or NUMBERS
+    settings["dtype"] = str(getattr(model, "dtype", "")).removeprefix("torch.")  # "" where a server writes
     made_by = _fingerprint(model, template, settings | ({"task": task.digest} if task.file else {}))
     rows = _rows_so_far(out, label, made_by, problems)
     done = {row["problem"] for row in rows}
@@ -127,10 +126,10 @@ def evaluate_recipe(
     sampling: SamplingSettings | None = None,
     out: Run | None = None,
 ) -> Evaluation:
-    """Evaluate `model`, or else the recipe's own, on the recipe's test problems, with the recipe's prompt.
+    """Evaluate `model` (by default the recipe's) on the recipe's test problems, with the recipe's prompt.
 
     `shots` sets another number of exemplars, `sampling` other settings than the recipe's; `out` keeps the rows.
-    With vLLM and a GPU at hand, vLLM writes the completions.
+    When vLLM is installed and there is a GPU, vLLM writes the completions. Raises UserError as :func:`evaluate` does.
 
     >>> evaluate_recipe(load_recipe("cpu"), label="tuned", model="runs/latest/model")  # doctest: +SKIP
     """
@@ -150,32 +149,38 @@ def evaluate_recipe(
     if torch.cuda.is_available() and importlib.util.find_spec("vllm") is not None:
         policy, options["generate"] = vllm_model(resolve_model(name))
     else:
-        policy = load_policy(name, dtype=recipe.model.dtype)
-    return evaluate(
+        # The format that the recipe's own model gets, whatever model this is: so base and trained model compare.
+        policy = load_policy(name, dtype=recipe.resolved().model.dtype)
+    result = evaluate(
         policy, load_tokenizer(name), problems, template, label=label, sampling=sampling or recipe.sampling, out=out,
         **options,
     )  # fmt: skip
+    del policy, options
+    release_memory()
+    return result
 
 
 def evaluation_label(recipe: "Recipe", model: str, template: Template, sampling: SamplingSettings) -> str:
-    """A file name for an evaluation that no other evaluation has: model, data, exemplars, n, and a hash of it all.
+    """Return a unique file name for an evaluation: model, data, exemplars, n, and a hash of all its settings.
 
     >>> evaluation_label(recipe, "runs/x/model", recipe.template(), GREEDY)  # doctest: +SKIP
     'x-model-word_problems-0shot-n256-3f9a1c'
     """
     folder = Path(model).expanduser()
     name = str(folder.resolve()) if folder.exists() else model
-    settings = [name, recipe.task, recipe.data.model_dump(), recipe.evaluation.n, recipe.model.dtype]
-    settings += [template.to_dict(), asdict(replace(sampling, batch_size=1))]
+    settings = [name, recipe.task, recipe.data.model_dump(), recipe.evaluation.n]
+    settings += [recipe.resolved().model.dtype, template.to_dict(), asdict(replace(sampling, batch_size=1))]
     made_of = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:6]
     words = ["-".join(Path(name).parts[-2:]), task_title(recipe.task), f"{len(template.exemplars)}shot"]
     return re.sub(r"[^\w.-]+", "_", "-".join([*words, f"n{recipe.evaluation.n}", made_of]))
 
 
 def summarize(rows: pd.DataFrame) -> dict[str, Any]:
-    """Strict, lenient, format and truncated shares; with several samples pass@k and the majority's too.
+    """Return the strict, lenient, format and truncated shares of `rows`; with several samples also pass@k and majority.
 
-    An interval counts problems, not completions: those of one problem rise and fall together.
+    The n of an interval is the number of problems, not of completions: completions of one problem are alike.
+
+    >>> summarize(evaluation.rows)["strict_ci"]  # doctest: +SKIP
     """
     n, samples = rows.problem.nunique(), int(rows["sample"].max()) + 1
     columns = {
@@ -185,7 +190,7 @@ def summarize(rows: pd.DataFrame) -> dict[str, Any]:
         "truncated": "truncated",
     }
     shares = {name: float(rows[column].mean()) for name, column in columns.items()}
-    if "partial" in rows and rows.partial.notna().all():  # of the answer, where a task can say it
+    if "partial" in rows and rows.partial.notna().all():  # for tasks that measure parts of an answer
         shares["partial"] = float(rows.partial.astype(float).mean())
     passed = {}
     if samples > 1:
@@ -228,7 +233,10 @@ def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _fingerprint(model: Any, template: Template, settings: dict[str, Any]) -> str:
-    """A hash that is equal only for equal prompts, settings and weights (of which it takes 64 of every tensor)."""
+    """Return a hash of the prompt, the settings and about 64 weights of every tensor.
+
+    The number format is one of the settings: the same weights write other completions in another format.
+    """
     weights = [
         float(w.detach().flatten()[:: max(1, w.numel() // 64)].double().sum()) for w in model.parameters()
     ]

@@ -1,4 +1,4 @@
-"""Watching a run: a chart that updates in place while it trains, and what its policy wrote at a step."""
+"""Watch a run: a chart that is redrawn in place while it trains, and what its policy wrote at a step."""
 
 import time
 from typing import Any
@@ -12,9 +12,11 @@ from rlvr_kit.tasks.verifier import completion_text
 
 
 class LiveChart:
-    """``train(recipe, out, live=LiveChart())``: redraws the training curves under the cell, in place.
+    """Redraws the training curves in place, under the cell that trains.
 
     Drawing takes about a second, so it happens at most every ``every_seconds``; the last picture stays.
+
+    >>> train(recipe, "runs/x", live=LiveChart())  # doctest: +SKIP
     """
 
     def __init__(self, every_seconds: float = 20) -> None:
@@ -45,9 +47,11 @@ class LiveChart:
 
 
 def step_table(run: Run, step: int | None = None, rows: int = 8) -> pd.DataFrame:
-    """What the policy wrote at a step (the last one if not given), with rewards, advantage and verdict.
+    """Return a table of what the policy wrote at a step (by default the last), with rewards, advantage and verdict.
 
-    Rows are spread over the step's groups. Raises UserError when the run has no such step.
+    At most `rows` completions are shown, spread over the step's groups. Raises UserError when the run has no such step.
+
+    >>> step_table(run, step=1, rows=4)  # doctest: +SKIP
     """
     written = run.completions()
     step = int(written.step.max()) if step is None else step
@@ -70,7 +74,7 @@ def _plain(messages: Any) -> Any:
 
 
 def _question(prompt: Any) -> str:
-    """The question alone: without the instruction and the exemplars that stand before it in the prompt."""
+    """Return the question alone, without the instruction and the exemplars before it in the prompt."""
     if isinstance(prompt, str):  # a model without a chat template gets plain text
         return prompt.rpartition("Question: ")[2].removesuffix("\nAnswer:")
     return str(list(prompt)[-1]["content"])

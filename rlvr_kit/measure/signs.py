@@ -1,8 +1,7 @@
-"""Signs of trouble in a training log: each says in one sentence what is seen there, and what to try against it.
+"""Signs of trouble in a training log: each says in one sentence what the log shows, and what to try against it.
 
-A held-out curve keeps shares and no rows, so its first and last points are compared with Fisher's exact test. That test
-does not know that the problems are the same ones, which makes it more cautious than the paired test of
-statistics.py.
+A held-out curve has shares but no rows, so its first and last points are compared with Fisher's exact test. That test
+does not use that both points are of the same problems, so it is more cautious than the paired test of statistics.py.
 """
 
 from typing import Literal, NamedTuple
@@ -18,14 +17,14 @@ FEW = 5  # steps at the beginning and at the end of a run whose means are compar
 
 
 class Sign(NamedTuple):
-    """What is seen in the log, and what to try against it (empty where the sentence says so itself)."""
+    """What the log shows, and what to try against it ("" when the first sentence already says so)."""
 
     seen: str
     remedy: str
 
 
 def heldout_change(log: pd.DataFrame, key: str = "strict") -> tuple[Outcome, str]:
-    """How a share of the held-out problems changed from the first to the last measurement, and a sentence with it.
+    """Say how the held-out share `key` changed from the first to the last measurement: the outcome, and a sentence.
 
     >>> heldout_change(run.log())[1]  # doctest: +SKIP
     'held-out strict 18.8% -> 59.4% of 64 problems, Fisher p < 0.001'
@@ -47,7 +46,10 @@ def heldout_change(log: pd.DataFrame, key: str = "strict") -> tuple[Outcome, str
 
 
 def signs(log: pd.DataFrame, recipe: Recipe) -> list[Sign]:
-    """What in the log speaks against learning, causes before symptoms; empty for a log without training steps."""
+    """Return the signs of trouble in a log, causes before symptoms; none for a log without training steps.
+
+    >>> [sign.remedy for sign in signs(run.log(), run.recipe())]  # doctest: +SKIP
+    """
     steps = log.dropna(subset=["reward"]) if "reward" in log else log.iloc[:0]
     if steps.empty:
         return []
@@ -65,7 +67,7 @@ def _cut_off(steps: pd.DataFrame) -> Sign | None:
         return None
     return Sign(
         f"In the last {FEW} steps {last:.1%} of the completions were cut off ({first:.1%} in the first {FEW}), and "
-        "what is cut off has no answer line to be paid for.",
+        "a completion that is cut off has no answer line that could be paid.",
         "A higher `grpo.max_completion_length` if it was so from the start, otherwise a lower `grpo.learning_rate`.",
     )
 
@@ -86,7 +88,7 @@ def _rarely_right(steps: pd.DataFrame, recipe: Recipe) -> Sign | None:
         return Sign(seen, "A reward that pays for what is wanted, as that of the recipe does.")
     right = steps["rewards/correct"] / (recipe.rewards.correct or 1)
     first, last = right.head(FEW).mean(), right.tail(FEW).mean()
-    if last >= 0.1 or steps["reward"].tail(FEW).max() == 0:  # where nothing is paid, other signs say why
+    if last >= 0.1 or steps["reward"].tail(FEW).max() == 0:  # when nothing is paid, another sign says why
         return None
     return Sign(
         f"Of the sampled completions {first:.1%} were right in the first {FEW} steps and {last:.1%} in the last {FEW}. "
@@ -128,6 +130,6 @@ def _nothing_to_compare(steps: pd.DataFrame) -> Sign | None:
     if equal < 0.5:
         return None
     return Sign(
-        f"In the last {FEW} steps all rewards were equal in {equal:.1%} of the groups, which teach nothing then.",
+        f"In the last {FEW} steps all rewards were equal in {equal:.1%} of the groups, and such groups teach nothing.",
         "More problems a step (`grpo.gradient_accumulation_steps`) or larger groups (`grpo.num_generations`).",
     )

@@ -1,4 +1,4 @@
-"""How sure can we be? Intervals, paired tests, pass@k and a conclusion by rule: thin over scipy."""
+"""Intervals, paired tests, pass@k and a conclusion by rule, with scipy. All shares are between 0 and 1."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def wilson_interval(k: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Interval for a share, `k` of `n` (Wilson 1927). `k` need not be whole (a mean over samples).
+    """Return the Wilson interval (1927) for the share `k` of `n`. `k` may be a fraction (a mean over samples).
+
+    Raises UserError unless 0 <= k <= n and n >= 1.
 
     >>> [round(100 * end, 1) for end in wilson_interval(11, 100)]
     [6.3, 18.6]
@@ -27,8 +29,20 @@ def wilson_interval(k: float, n: int, confidence: float = 0.95) -> tuple[float, 
     return (0.0 if k == 0 else float(low)), (1.0 if k == n else float(high))
 
 
+def share_text(share: float, n: int) -> str:
+    """Return a share of `n` problems in words, with its Wilson interval at 95 %.
+
+    >>> share_text(0.4, 200)
+    '40.0% (33.5% to 46.9%)'
+    """
+    low, high = wilson_interval(share * n, n)
+    return f"{share:.1%} ({low:.1%} to {high:.1%})"
+
+
 def pass_at_k(n: int, c: int, k: int) -> float:
-    """Chance that one of `k` completions is right, `c` of `n` drawn being right (Chen et al. 2021, eq. 1).
+    """Estimate the chance that one of `k` completions is right, when `c` of `n` were (Chen et al. 2021, eq. 1).
+
+    Raises UserError unless 1 <= k <= n and 0 <= c <= n.
 
     >>> pass_at_k(4, 1, 2)
     0.5
@@ -41,7 +55,7 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 
 
 def mcnemar_exact(b: int, c: int) -> float:
-    """Two-sided p for `b` problems that only one model solves and `c` only the other (McNemar 1947).
+    """Return the exact two-sided p of McNemar's test (1947): only one model solves `b` problems, only the other `c`.
 
     >>> mcnemar_exact(1, 5)
     0.21875
@@ -52,10 +66,10 @@ def mcnemar_exact(b: int, c: int) -> float:
 
 
 def fell_p(before: int, now: int, n: int) -> float:
-    """One-sided p that a share fell, from `before` of `n` to `now` of `n` (Fisher's exact test, 1935).
+    """Return the one-sided p that a share fell from `before` of `n` to `now` of `n` (Fisher's exact test, 1935).
 
-    It treats the two measurements as independent. On the same problems, as here, they are not, and the true p is
-    smaller: the test is on the safe side.
+    The test treats the two measurements as independent. Here both are of the same problems, so the true p is smaller:
+    the test is cautious.
 
     >>> round(fell_p(12, 3, 64), 4)
     0.0126
@@ -72,12 +86,12 @@ def paired_bootstrap(
     draws: int = 10_000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile interval of mean(tuned) - mean(base), problem i being entry i of both (Efron 1979).
+    """Return the percentile interval of mean(tuned) - mean(base); entry i of both is problem i (Efron 1979).
 
-    Only how often each distinct difference occurs matters, so a multinomial draws all resamples in one pass. Where
-    every problem has the same difference (none flipped, say) all resamples are equal, which would claim certainty.
-    Then the interval covers what so many problems cannot rule out: that up to Wilson's upper limit of 0 in n would
-    differ from the others (0.0 to 1.8 % of 208 problems).
+    Only how often each distinct difference occurs matters, so one multinomial draw makes all resamples at once. When
+    every problem has the same difference (for example, none flipped), all resamples are equal and would claim
+    certainty. The interval then allows for problems of another kind that this test may have missed: their share may
+    be as high as Wilson's upper limit for 0 of n (1.8 % for 208 problems).
 
     >>> paired_bootstrap([0, 0, 1], [1, 1, 1], draws=100)[1]
     1.0
@@ -87,7 +101,7 @@ def paired_bootstrap(
     change = np.asarray(tuned, float) - np.asarray(base, float)
     values, counts = np.unique(change, return_counts=True)
     if len(values) == 1:
-        # One that differs from the others differs by 1 when nothing flipped, and by 2 at most when everything did.
+        # A missed problem could differ by 1 from the others when nothing flipped, and by up to 2 when everything did.
         reach = wilson_interval(0, len(change), confidence)[1] * (1 + abs(values[0]))
         return float(max(-1.0, values[0] - reach)), float(min(1.0, values[0] + reach))
     means = (
@@ -100,9 +114,10 @@ def paired_bootstrap(
 
 
 def problems_needed(base: float, gain: float, discordant: float | None = None, power: float = 0.8) -> int:
-    """Problems for McNemar's test at 5 % to see `gain` (both shares) with probability `power` (Connor 1987).
+    """Return how many problems McNemar's test at 5 % needs to detect `gain` with probability `power` (Connor 1987).
 
-    `discordant` is the share of problems that flip; without it, as if the two models erred independently.
+    `base` and `gain` are shares. `discordant` is the share of problems that flip; without it, the errors of the two
+    models count as independent. Raises UserError when `base` or `base + gain` is not between 0 and 1, or `gain` is 0.
 
     >>> problems_needed(0.40, 0.05)
     1537
@@ -119,23 +134,27 @@ def problems_needed(base: float, gain: float, discordant: float | None = None, p
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two models on the same ``n`` problems: what both, one or neither solve, and what follows by rule."""
+    """Two models on the same ``n`` problems: how many both, one or neither solve, and the conclusion by rule."""
 
     n: int
     both: int
     only_base: int
     only_tuned: int
     neither: int
-    difference: float
-    ci: tuple[float, float]
-    p: float
+    difference: float  # of the two shares, tuned minus base
+    ci: tuple[float, float]  # 95 %, paired bootstrap
+    p: float  # exact McNemar
     sentence: str
 
 
 def compare(base: "pd.DataFrame", tuned: "pd.DataFrame", by: str = "correct") -> Comparison:
-    """Paired comparison of two evaluations' rows, one a problem; significant is an exact McNemar p < 0.05.
+    """Compare two evaluations of the same problems in pairs. An exact McNemar p below 0.05 is called significant.
 
-    Raises UserError unless both sides asked the same questions, once each.
+    `base` and `tuned` have one row per problem, as in ``Evaluation.rows``; `by` is the column that counts.
+    Raises UserError unless both sides answered the same questions, once each.
+
+    >>> compare(base.rows, tuned.rows).sentence  # doctest: +SKIP
+    'A significant gain: ...'
     """
     pairs = base.merge(tuned, on=["problem", "question", "gold"], suffixes=("", "_tuned"))
     if not len(base) == len(tuned) == len(pairs) == pairs.problem.nunique() > 0:

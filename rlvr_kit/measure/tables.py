@@ -1,4 +1,4 @@
-"""Tables of text for a notebook: left-aligned, with every line break, and with a model's words never run as HTML."""
+"""Tables of text for a notebook: left-aligned, with all line breaks, and safe: a model's text is never run as HTML."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pandas as pd
 
 
 def text_table(rows: pd.DataFrame, *, index: bool = False, precision: int = 2) -> Any:
-    """`rows` as a table to read, for the last line of a cell or for ``display``; the index only where asked for.
+    """Return `rows` as a table for the last line of a cell or for ``display``. The index is shown only with `index`.
 
     >>> text_table(step_table(run, step=1))  # doctest: +SKIP
     """

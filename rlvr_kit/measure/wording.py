@@ -1,7 +1,7 @@
-"""What notebooks, report and command line say about a reader's run, chosen by rule from what the run did.
+"""Sentences about a reader's run for notebooks, report and command line, chosen by rule from the run's numbers.
 
-Two models on the same problems: an exact McNemar p below 0.05 is a "gain" or a "loss", by the sign of the difference.
-Everything else is "no difference", which means that none was seen.
+For two models on the same problems, an exact McNemar p below 0.05 is a "gain" or a "loss", by the sign of the
+difference. Every other result is "no difference", which means that none was seen.
 """
 
 import pandas as pd
@@ -11,7 +11,7 @@ from rlvr_kit.measure.statistics import Comparison, compare, problems_needed
 from rlvr_kit.recipe import Recipe
 from rlvr_kit.run_folder import Run
 
-#: The first words about a run. Tests look for them, so that a notebook never tells the story of another outcome.
+#: The first words about a run. Tests search the notebooks for them, so that none describes another outcome.
 TITLES: dict[Outcome, str] = {
     "gain": "This run gained.",
     "no difference": "This run shows no difference.",
@@ -31,7 +31,7 @@ NEXT_STEPS: dict[Outcome, str] = {
 
 
 def outcome(comparison: Comparison) -> Outcome:
-    """The outcome of a paired comparison, by the rule at the top of this module.
+    """Return the outcome of a paired comparison, by the rule at the top of this module.
 
     >>> outcome(compare(base_rows, tuned_rows))  # doctest: +SKIP
     'gain'
@@ -40,7 +40,7 @@ def outcome(comparison: Comparison) -> Outcome:
 
 
 def outcome_of(difference: float, p: float) -> Outcome:
-    """The outcome of a difference between two shares, tried with probability `p` of one as large by chance.
+    """Return the outcome of a difference between two shares; `p` is its p-value.
 
     >>> outcome_of(0.3, 1e-6), outcome_of(-0.1, 0.02), outcome_of(0.01, 0.7)
     ('gain', 'loss', 'no difference')
@@ -51,7 +51,7 @@ def outcome_of(difference: float, p: float) -> Outcome:
 
 
 def by_outcome(result: Outcome, *, gain: str, no_difference: str, loss: str) -> str:
-    """The one of three texts that fits.
+    """Return the text for this outcome.
 
     >>> by_outcome("loss", gain="up", no_difference="level", loss="down")
     'down'
@@ -60,7 +60,7 @@ def by_outcome(result: Outcome, *, gain: str, no_difference: str, loss: str) -> 
 
 
 def story(run: Run) -> str:
-    """Markdown about a run with evaluations `base` and `tuned`: what happened, why, and what to try next.
+    """Return Markdown about a run with evaluations `base` and `tuned`: what happened, why, and what to try next.
 
     Raises InputError when one of the two evaluations is missing.
 
@@ -93,7 +93,7 @@ def story(run: Run) -> str:
 
 
 def diagnosis(run: Run) -> str:
-    """Markdown about a run from its log alone: what the held-out curve did, and which signs of trouble there are.
+    """Return Markdown about a run from its log alone: what the held-out curve did, and the signs of trouble.
 
     >>> Markdown(diagnosis(run))  # doctest: +SKIP
     """
@@ -101,7 +101,7 @@ def diagnosis(run: Run) -> str:
     kind, sentence = heldout_change(log)
     lines = [f"**{HELDOUT_TITLES[kind]}** {sentence[0].upper()}{sentence[1:]}."]
     if kind == "gain":
-        lines.append("The curve that counts went up, so the log is not searched for a cause of trouble.")
+        lines.append("The curve that counts went up, so the log is not searched for signs of trouble.")
     elif found := signs(log, run.recipe()):
         lines.append("Signs in the log, and what to try:")
         tries = [f" *Try:* {sign.remedy}" if sign.remedy else "" for sign in found]
@@ -112,7 +112,7 @@ def diagnosis(run: Run) -> str:
 
 
 def _lenient_too(kind: Outcome, lenient: Comparison, base: pd.DataFrame, tuned: pd.DataFrame) -> str:
-    """Whether format alone explains it: the lenient reading takes the right number anywhere in the text."""
+    """Say whether format alone explains the change: the lenient reading takes the right number anywhere."""
     form = f"Well-formed answers went from {base.format_ok.mean():.1%} to {tuned.format_ok.mean():.1%}"
     right = f"{base.lenient_correct.mean():.1%} to {tuned.lenient_correct.mean():.1%}"
     anywhere = f"{form}, and answers with the right number anywhere (lenient) from {right}"
@@ -129,7 +129,7 @@ def _lenient_too(kind: Outcome, lenient: Comparison, base: pd.DataFrame, tuned: 
 
 
 def _saved_step(run: Run) -> list[str]:
-    """Which step's policy was saved, where the run's summary names it."""
+    """Say which step's policy was saved, when the run's summary names one."""
     step = run.summary().get("best_step") if (run.path / "summary.json").exists() else None
     if step is None:
         return []
@@ -149,7 +149,7 @@ def _what_could_be_missed(result: Comparison, base: pd.DataFrame) -> str:
 
 
 def _always(kind: Outcome, result: Comparison, recipe: Recipe) -> list[str]:
-    """What is worth trying after every run with this outcome, whatever its log shows."""
+    """Say what to try after every run with this outcome, whatever its log shows."""
     seeds = (
         "Other seeds (`SEED = 1`, `2`, …, each in a `RUN_DIR` of its own): one run is one throw of the dice"
     )
@@ -161,5 +161,5 @@ def _always(kind: Outcome, result: Comparison, recipe: Recipe) -> list[str]:
         return [steps, f"More test problems (`evaluation.n`, here {result.n}).", f"{seeds}."]
     return [
         f"{seeds}. A recipe that was chosen on one seed can lose with the next.",
-        "Until then, the base model.",
+        "Until then, keep the base model.",
     ]

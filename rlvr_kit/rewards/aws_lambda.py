@@ -1,12 +1,11 @@
 """The kit's rewards as an AWS Lambda for SageMaker's serverless RLVR customization; standard library only.
 
-``make lambda`` writes the zip to upload, ``make lambda TASK=path/to/my_task.py`` that of another task than numbers.
-The handler is ``rlvr_kit.rewards.aws_lambda.lambda_handler`` for a Nova model and
-``rlvr_kit.rewards.aws_lambda.open_weights_handler`` for an open-weight one: the two contracts of
+``make lambda`` writes the zip to upload, for answers that are numbers. ``make lambda TASK=path/to/my_task.py`` writes
+the zip of another task. The handler is ``rlvr_kit.rewards.aws_lambda.lambda_handler`` for a Nova model and
+``rlvr_kit.rewards.aws_lambda.open_weights_handler`` for an open-weight model. These are the two contracts of
 `sagemaker.train.common_utils.rlvr_reward_verifier`.
 """
 
-import ast
 import json
 import sys
 import zipfile
@@ -21,23 +20,28 @@ from rlvr_kit.rewards.reward_functions import CorrectnessReward, FormatReward
 from rlvr_kit.tasks.task import NUMBERS, Task, load_task, task_from
 from rlvr_kit.tasks.verifier import completion_text
 
-#: The module of the zip that holds the task's file; without it the answers are numbers.
+#: The module of the zip that holds the task's file. When it is missing, answers are judged as numbers.
 TASK_MODULE = "lambda_task"
-#: A task's file may import `datasets` for its problems, which a Lambda neither has nor makes.
+#: A task's file may import `datasets` for its problems. A Lambda has no such library and asks for no problems.
 NO_DATASETS = "def __getattr__(name):  # any class asked for, empty\n    return type(name, (), {})\n"
 
 
 def lambda_handler(event: list[dict[str, Any]], context: Any = None) -> list[dict[str, Any]]:
     """Judge the last message of each sample, ``{"id", "messages", "reference_answer"}``, against its gold.
 
-    Raises UserError for a sample without either: the data's fault, not the model's, so not a silent zero.
+    Raises UserError for a sample that lacks one of them. That is an error of the data and not of the model, so it must
+    not look like a reward of zero.
+
+    >>> said = {"role": "assistant", "content": "9 * 2 = 18\\n#### 18"}
+    >>> lambda_handler([{"id": "1", "messages": [said], "reference_answer": "18"}])[0]["aggregate_reward_score"]
+    1.5
     """
     task = _task()
     return [_reward(sample, task) for sample in event]
 
 
 def open_weights_handler(event: list[dict[str, Any]], context: Any = None) -> dict[str, Any]:
-    """What `lambda_handler` returns, in the HTTP envelope that open-weight models are served with."""
+    """Return the result of `lambda_handler` in the HTTP envelope that SageMaker expects for open-weight models."""
     return {"statusCode": 200, "body": json.dumps(lambda_handler(event))}
 
 
@@ -66,51 +70,43 @@ def _reward(sample: dict[str, Any], task: Task) -> dict[str, Any]:
 
 
 def write_zip(target: Path, task: str = "gsm8k") -> Path:
-    """Write the archive that AWS Lambda takes: the handlers, what they import and the task's file, nothing else.
+    """Write the archive for AWS Lambda, with nothing but the handlers, what they import and the task's file.
 
-    Raises UserError when the task cannot be loaded.
+    Returns `target`. Raises UserError when the task cannot be loaded or is not a single file.
+
+    >>> write_zip(Path("build/lambda_reward.zip"), "orders")  # doctest: +SKIP
     """
+    from rlvr_kit.tasks.task_file import imported_beside, imports  # late: the Lambda does without
+
     package, loaded = Path(__file__).parent.parent, load_task(task)
     names = [
+        "__init__",
         "errors",
-        "tasks/__init__",
-        "tasks/verifier",
-        "tasks/task",
-        "rewards/__init__",
-        "rewards/reward_functions",
+        *(f"tasks/{name}" for name in ("__init__", "verifier", "task", "generated")),
     ]
+    names += [f"rewards/{name}" for name in ("__init__", "reward_functions", "aws_lambda")]
     target.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in ("__init__", *names, "rewards/aws_lambda"):
+        for name in names:
             archive.write(package / f"{name}.py", f"rlvr_kit/{name}.py")
         if not loaded.judges_numbers:
             source = loaded.file or package / "tasks" / f"{task}.py"
             if not source.is_file():
                 raise InputError(
-                    f"{task} is no single file that a Lambda could hold: write a task's file of your own"
+                    f"{task} is not a single file that a Lambda could hold: write a task file of your own"
                 )
             archive.write(source, f"{TASK_MODULE}.py")
             for file in loaded.travels[1:]:
                 archive.write(file, file.name)
-            if "datasets" in (needed := imports(source)):
+            needed = set().union(*(imports(file) for file in [source, *imported_beside(source)]))
+            if "datasets" in needed:
                 archive.writestr("datasets.py", NO_DATASETS)
-            if others := sorted(needed - {"datasets"}):
+            if others := sorted(needed - {"datasets"} - {file.stem for file in loaded.travels}):
                 print(
-                    f"{task} imports {', '.join(others)}: give the Lambda a layer that holds it",
+                    f"{task} imports {', '.join(others)}: add a layer with these packages to the Lambda",
                     file=sys.stderr,
                 )
     return target
-
-
-def imports(source: Path) -> set[str]:
-    """The packages that a Python file imports, beside the standard library and this kit."""
-    found = set()
-    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.add(node.module.partition(".")[0])
-    return found - sys.stdlib_module_names - {"rlvr_kit"}
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""A task's verdicts as TRL reward functions; nothing here reads an answer by itself.
+"""A task's verdicts as TRL reward functions. Only the verifier reads answers; these functions pay for its verdicts.
 
-TRL calls each function once a batch, with the dataset's columns by keyword, and adds up what they return. A
-well-formed completion earns 0.5 and a correct one 1.0 more; correct implies well-formed, so: 0, 0.5 or 1.5. Without
-another `verify`, such as ``load_task("orders").verify``, they judge numbers as GSM8K's.
+TRL calls each function once per batch, with the dataset's columns by keyword, and adds up the results. A well-formed
+completion earns 0.5 and a correct one 1.0 more. Correct implies well-formed, so the sum is 0, 0.5 or 1.5. The default
+`verify` judges numbers, as in GSM8K; another one is, for example, ``load_task("orders").verify``.
 """
 
 import logging
@@ -19,7 +19,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FormatReward:
-    """Pays `weight` for a well-formed completion, right or wrong: the gold is never looked at.
+    """Pays `weight` for a well-formed completion, whether its answer is right or wrong.
+
+    Takes a batch of `completions` (texts or chat messages) and returns a list of floats, one for each completion.
+    A `verify` for anything else than numbers needs the gold.
 
     >>> FormatReward()(completions=["9 * 2 = 18\\n#### 18", "18"])
     [0.5, 0.0]
@@ -32,7 +35,9 @@ class FormatReward:
     def __call__(
         self, prompts: list | None = None, *, completions: list, gold: list | None = None, **kwargs: Any
     ) -> list:
-        golds = gold or ["0"] * len(completions)  # a number's form does not depend on it
+        if gold is None and self.verify is not verify_number:
+            raise InputError("the format reward of this task needs a column 'gold' in the dataset")
+        golds = gold or ["0"] * len(completions)  # for numbers, the format does not depend on the gold
         return [
             self.weight * self.verify(completion_text(c), str(g)).format_ok
             for c, g in zip(completions, golds, strict=True)
@@ -43,8 +48,9 @@ class FormatReward:
 class CorrectnessReward:
     """Pays `weight` for a well-formed completion whose answer is right.
 
-    A gold that the verifier cannot read gives None (TRL leaves the row out) and a warning. Through TRL's `log_extra`
-    the extracted answer and the verdict's reason stand beside the text in the saved completions.
+    It takes and returns what FormatReward does, and needs the column `gold`; without it, it raises UserError. A gold
+    that the verifier cannot read gives None (TRL leaves the row out) and a warning. Through TRL's `log_extra` the
+    extracted answer and the verdict's reason are saved with the completions.
 
     >>> CorrectnessReward()(completions=["9 * 2 = 18\\n#### 18", "Half.\\n#### 9"], gold=["18", "18"])
     [1.0, 0.0]

@@ -1,9 +1,10 @@
-"""Verdicts for completions made anywhere: JSON lines in, the same lines with their verdicts out."""
+"""Score completions from any source: JSON lines go in, and the same lines come out with their verdicts."""
 
 import json
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import redirect_stdout
 from typing import TextIO
 
 from rlvr_kit.errors import InputError, UserError
@@ -12,13 +13,12 @@ from rlvr_kit.tasks.task import NUMBERS, Task, load_task
 
 
 def score_lines(lines: Iterable[str], out: TextIO, err: TextIO, task: Task = NUMBERS) -> int:
-    """Judge rows of ``completion`` and ``gold`` (or ``answer``: a number or a solution that ends ``#### N``).
+    """Judge rows with ``completion`` and ``gold`` (or ``answer``: a number or a solution that ends ``#### N``).
 
-    `task`: whose verifier judges; without one, answers are numbers as GSM8K's.
-
-    Each row goes to `out` with the fields of its `Verdict` added; what they add up to goes to `err`, with n
-    and 95 % intervals. A row that cannot be judged is named there by its line, and the rest go on. Returns
-    the exit code: 1 if there was such a row, or nothing to judge.
+    The verifier is that of `task`, by default the one for numbers. Each row goes to `out` with the fields of its
+    `Verdict` added. The shares go to `err`, with n and 95 % intervals. A row that cannot be judged is reported there
+    by its line number, and the other rows are still judged. Returns the exit code: 1 if there was such a row, or
+    nothing to judge.
 
     >>> import io, sys
     >>> score_lines(['{"completion": "9 * 2 = 18\\\\n#### 18", "gold": 18}'], sys.stdout, io.StringIO())
@@ -57,27 +57,31 @@ def score_lines(lines: Iterable[str], out: TextIO, err: TextIO, task: Task = NUM
 
 
 def score_file(name: str, task: str | None = None) -> int:
-    """`score_lines` from a file, or from stdin for ``-``, to stdout and stderr, by the verifier of that task.
+    """Run `score_lines` on a file, or on stdin for ``-``. Verdicts go to stdout, the summary to stderr.
 
-    Bytes that are not UTF-8 spoil no row: they come back as lone surrogates. Raises UserError for a file that
-    cannot be opened.
+    `task` names the task whose verifier judges. Bytes that are not UTF-8 are kept, as lone surrogates.
+    Raises UserError when the file cannot be opened or the task cannot be loaded.
+
+    >>> score_file("completions.jsonl", "orders")  # doctest: +SKIP
+    0
     """
     source = sys.stdin.fileno() if name == "-" else name
     try:
         lines = open(source, encoding="utf-8-sig", errors="surrogateescape", closefd=name != "-")  # noqa: SIM115
     except OSError as error:
         raise InputError(f"cannot read {name}: {error.strerror}") from None
-    with lines:
-        return score_lines(lines, sys.stdout, sys.stderr, load_task(task) if task else NUMBERS)
+    out = sys.stdout
+    with lines, redirect_stdout(sys.stderr):  # what a task's file prints is no verdict
+        return score_lines(lines, out, sys.stderr, load_task(task) if task else NUMBERS)
 
 
 def _fields(row: object, task: Task) -> tuple[str, str]:
-    """The completion and the gold of one row; UserError says what is wrong with it."""
+    """Return the completion and the gold of one row. Raises UserError that says what is wrong with the row."""
     if not isinstance(row, dict) or not isinstance(row.get("completion"), str):
-        raise InputError("not an object with a text 'completion'")
+        raise InputError("the line must be a JSON object with a text 'completion'")
     gold = row.get("gold", row.get("answer"))
     if isinstance(gold, bool) or not isinstance(gold, str | int | float):
-        raise InputError("no 'gold' and no 'answer' that is a number or a text")
+        raise InputError("the row needs a 'gold' or an 'answer' that is a number or a text")
     text = task.read_gold(str(gold))
     if problem := task.gold_problem(text):
         raise InputError(problem)

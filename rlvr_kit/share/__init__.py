@@ -1,1 +1,1 @@
-"""What happens to a model after training: export it with a card, try it, serve it here, put it on the Hub."""
+"""After training: export a model with its card, try it, serve it on this machine, put it on the Hub."""

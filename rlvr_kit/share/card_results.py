@@ -1,6 +1,6 @@
-"""What a model card says of the measurements: the table before and after, and what the model gets wrong.
+"""The measurements in a model card: the table before and after training, and what the model gets wrong.
 
-Completions are the model's own words: they stand in code blocks, where no reader renders them.
+Completions are the model's own words, so they stand in code blocks, where they are not rendered as Markdown or HTML.
 """
 
 import re
@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 
 from rlvr_kit.errors import UserError
-from rlvr_kit.measure.statistics import compare, wilson_interval
+from rlvr_kit.measure.statistics import compare, share_text
 from rlvr_kit.run_folder import Run
 
-#: The rows and the summary of an evaluation; None where it was not made.
+#: The rows and the summary of an evaluation, or None when it was not made.
 Measured = tuple[pd.DataFrame, dict[str, Any]] | None
 SHARES = {
     "strict": "correct, strict",
@@ -23,7 +23,7 @@ SHARES = {
 
 
 def measured(run: Run, label: str) -> Measured:
-    """The run's evaluation of that name, or None."""
+    """Return the run's evaluation of that name, or None when there is none."""
     try:
         return run.evaluation(label)
     except UserError:
@@ -31,7 +31,7 @@ def measured(run: Run, label: str) -> Measured:
 
 
 def results(base: Measured, tuned: Measured) -> str:
-    """The shares before and after with their intervals, and the sentence of the paired test."""
+    """Return Markdown with the shares before and after, their intervals, and the sentence of the paired test."""
     if not tuned:
         return (
             "This model was **not measured** on the test problems (the run folder holds no evaluation `tuned`), so "
@@ -41,7 +41,8 @@ def results(base: Measured, tuned: Measured) -> str:
     summary = tuned[1]
     lines = [f"| n = {summary['n']} test problems | {' | '.join(sides)} |", "|---|" + "---|" * len(sides)]
     for share, words in SHARES.items():
-        lines.append(f"| {words} | {' | '.join(_cell(side[1], share) for side in sides.values())} |")
+        cells = [share_text(side[share], side["n"]) for _, side in sides.values()]
+        lines.append(f"| {words} | {' | '.join(cells)} |")
     how = "greedy" if summary["temperature"] == 0 else f"sampled at temperature {summary['temperature']:g}"
     notes = (
         f"In brackets: 95 % intervals (Wilson). Answers are {how}, with {summary['shots']} exemplars in the prompt and "
@@ -52,11 +53,6 @@ def results(base: Measured, tuned: Measured) -> str:
     return "\n\n".join(["\n".join(lines), notes, *told])
 
 
-def _cell(summary: dict[str, Any], share: str) -> str:
-    low, high = wilson_interval(summary[share] * summary["n"], summary["n"])
-    return f"{summary[share]:.1%} ({low:.1%} to {high:.1%})"
-
-
 def _comparison(base: Any, tuned: Any) -> str:
     try:
         return f"> {compare(base[0], tuned[0]).sentence}"
@@ -65,13 +61,13 @@ def _comparison(base: Any, tuned: Any) -> str:
 
 
 def failures(base: Measured, tuned: Measured) -> str:
-    """How many test answers are wrong and in which way, and the first three of them."""
+    """Return Markdown that counts the wrong test answers by kind and shows the first three of them."""
     if not tuned:
-        return "Not known: it was not measured."
+        return "Not known: the model was not measured."
     rows = tuned[0]
     wrong = rows[~rows.correct]
     if not len(wrong):
-        return f"None of the {len(rows)} test answers was wrong, which does not mean that none ever is."
+        return f"None of the {len(rows)} test answers was wrong. Other answers may be."
     lines = [
         f"Of {len(rows)} test answers {len(wrong)} are wrong: {int((wrong.format_ok & ~wrong.lenient_correct).sum())} "
         f"well-formed with a wrong number, {int((~wrong.format_ok).sum())} not well-formed "

@@ -7,7 +7,7 @@
 
 The most common complaint about an exported model is that it "behaves untrained". The usual causes are another prompt
 than in training, sampling settings that came with the base, and a merge in a number format that rounds the training
-away. So all three are written down here, and the test of this module compares the answers.
+away. So the folder fixes all three, and the test of this module compares the answers.
 """
 
 import json
@@ -47,9 +47,9 @@ def export(
 ) -> Path:
     """Write the run's trained model into the new folder ``out`` and return that folder.
 
-    ``merged`` is a whole model, ``adapter`` the LoRA matrices alone, which need their base. ``dtype`` is the number
-    format of the weights. bfloat16 halves the file and rounds the weights, so some answers may change. ``licence``
-    (a Hub identifier such as ``apache-2.0``) is needed only where the base's own is not known.
+    ``merged`` is a whole model; ``adapter`` is the LoRA matrices alone, which need their base. ``dtype`` is the number
+    format of the weights: bfloat16 halves the file and rounds the weights, so some answers may change. ``licence``
+    (a Hub identifier such as ``apache-2.0``) is needed only when the kit does not know the base's licence.
 
     Raises:
         UserError: the run has no trained model or no adapter, ``out`` is not empty, or it cannot be written.
@@ -58,7 +58,7 @@ def export(
     """
     for value, choices in ((kind, get_args(Kind)), (dtype, get_args(Dtype))):
         if value not in choices:
-            raise InputError(f"{value!r} is none of {', '.join(choices)}")
+            raise InputError(f"{value!r} is not one of {', '.join(choices)}")
     target, recipe = Path(out), run.recipe()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} is not empty: choose another folder for the exported model")
@@ -86,7 +86,7 @@ def export(
                 shutil.copy(LICENCES[licence], draft / "LICENSE")
             model_card(run, kind, licence).save(draft / "README.md")
             for file in draft.iterdir():
-                file.chmod(0o644)  # safetensors writes for the owner alone, and a server may be somebody else
+                file.chmod(0o644)  # safetensors lets only the owner read, and a server may be another user
             if target.exists():
                 target.rmdir()
             draft.rename(target)
@@ -96,18 +96,16 @@ def export(
 
 
 def _source(run: Run, kind: Kind) -> Path:
-    """The folder of the run in which the weights to export lie."""
+    """Return the folder of the run that holds the weights to export."""
     model, adapter, lora = run.path / "model", run.path / "adapter", run.recipe().lora
     if not (model / "prompt.json").exists():
-        raise InputError(f"{run.path} holds no trained model: train it first, or go on with its training")
-    if (
-        kind == "merged" or (model / "adapter_config.json").exists()
-    ):  # a 4-bit run keeps its adapter in model/
+        raise InputError(f"{run.path} holds no trained model: train it first, or resume its training")
+    if kind == "merged" or (model / "adapter_config.json").exists():  # a 4-bit run has its adapter in model/
         return model
     if lora is None:
         raise InputError(f"{run.path} trained every weight, so it has no adapter: export it as merged")
     if not adapter.exists():
-        raise InputError(f"{run.path} kept no adapter (an older version trained it): export it as merged")
+        raise InputError(f"{run.path} has no adapter (an older version trained it): export it as merged")
     return adapter
 
 
@@ -133,12 +131,12 @@ def _write_adapter(source: Path, draft: Path, dtype: Dtype, recipe: Recipe) -> N
         weights = {name: weight.to(getattr(torch, dtype)) for name, weight in weights.items()}
     save_file(weights, draft / "adapter_model.safetensors", metadata={"format": "pt"})
     config = json.loads((source / "adapter_config.json").read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = recipe.model.name  # not by where it lies on this machine
+    config["base_model_name_or_path"] = recipe.model.name  # not its path on this machine
     (draft / "adapter_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
 
 
 def _greedy(old: GenerationConfig, recipe: Recipe) -> GenerationConfig:
-    """Settings with which a plain ``generate`` answers as in the evaluation: greedily, and as long as there."""
+    """Return settings with which a plain ``generate`` answers as in the evaluation: greedily, with its token limit."""
     return GenerationConfig(
         do_sample=False, max_new_tokens=recipe.max_new_tokens, bos_token_id=old.bos_token_id,
         eos_token_id=old.eos_token_id, pad_token_id=old.pad_token_id,

@@ -1,4 +1,4 @@
-"""Put an exported folder on the Hugging Face Hub. Private unless asked otherwise, and only when asked at all."""
+"""Put an exported folder on the Hugging Face Hub. It is private by default, and only this module does it."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ NO_TOKEN = (
 
 
 def push(folder: str | Path, repo: str, public: bool = False) -> str:
-    """Upload an exported folder, its card included, as the model ``repo`` (``name/model``); return its address.
+    """Upload an exported folder with its card as the model ``repo`` (``name/model``), and return its address.
 
     Raises:
-        UserError: the folder was not exported, its licence is not known, there is no token, or the Hub refuses.
+        UserError: the folder was not exported, its licence is unknown, there is no token, or the Hub refuses.
 
     >>> push("runs/x/share", "somebody/my-model")  # doctest: +SKIP
     'https://huggingface.co/somebody/my-model'
@@ -26,11 +26,11 @@ def push(folder: str | Path, repo: str, public: bool = False) -> str:
     exported = [path / name for name in ("README.md", "prompt.json", "generation_config.json")]
     if not all(file.is_file() for file in exported):
         raise InputError(
-            f"{path} is no exported model: make one with `python -m rlvr_kit export RUN --out {path}`"
+            f"{path} is not an exported model: make one with `python -m rlvr_kit export RUN --out {path}`"
         )
     if ModelCard.load(path / "README.md").data.license in (None, "unknown"):
         raise InputError(
-            f"the card in {path} knows no licence of the base: find it out, and export again with --licence"
+            f"the card in {path} does not name the base's licence: find it out, and export again with --licence"
         )
     if not get_token():
         raise MachineError(NO_TOKEN)
@@ -41,14 +41,12 @@ def push(folder: str | Path, repo: str, public: bool = False) -> str:
             folder_path=path, repo_id=repo, commit_message="Exported by rlvr_kit, with its card"
         )
     except HFValidationError as error:
-        raise InputError(f"{repo!r} is no name for a model on the Hub: {_first_line(error)}") from error
+        raise InputError(f"{repo!r} cannot be a model's name on the Hub: {_first_line(error)}") from error
     except HfHubHTTPError as error:
         status = getattr(error.response, "status_code", None)
         advice = "; does your token have write access, and is the name yours?" if status in (401, 403) else ""
         raise MachineError(f"the Hub refused: {_first_line(error)}{advice}") from error
-    except (
-        Exception
-    ) as error:  # no network, a time-out, or offline mode: of whichever HTTP library the client uses
+    except Exception as error:  # no network, a time-out or offline mode, from the client's HTTP library
         raise MachineError(f"the Hub could not be reached: {_first_line(error)}") from error
     return address
 

@@ -1,7 +1,7 @@
-"""Completions by plain ``transformers`` generation, as a stranger with the exported folder gets them.
+"""Completions by plain ``transformers`` generation, as a stranger with the exported folder would get them.
 
-Nothing of the kit's engine takes part: one prompt at a time, the model's own ``generate``. So when these answers equal
-those of the kit, then the folder holds all that the answers need.
+The kit's engine takes no part: the model's own ``generate`` answers one prompt at a time. So when these answers equal
+those of the kit, the folder holds everything that the answers depend on.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def plain_generate(
     *,
     on_batch: Callable[[dict[int, list[Completion]]], None],
 ) -> None:
-    """What :func:`rlvr_kit.evaluate` takes as ``generate``: greedy answers by ``transformers`` alone.
+    """Write greedy answers with ``transformers`` alone, for the option ``generate`` of :func:`rlvr_kit.evaluate`.
 
     Raises:
         UserError: the settings ask for sampling.

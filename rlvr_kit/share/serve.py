@@ -1,11 +1,10 @@
-"""A model folder as a server on this machine: ``transformers serve``, an OpenAI-style API on 127.0.0.1.
+"""Serve a model folder on this machine with ``transformers serve``, an OpenAI-style API on 127.0.0.1.
 
->>> with serve("runs/x/share") as server:
+>>> with serve("runs/x/share") as server:  # doctest: +SKIP
 ...     print(server.url)
 http://127.0.0.1:41234/v1
 """
 
-import ctypes
 import os
 import signal
 import socket
@@ -21,10 +20,11 @@ from pathlib import Path
 from typing import IO
 
 from rlvr_kit.errors import InputError, MachineError
-from rlvr_kit.machine import pick_dtype
+from rlvr_kit.machine import die_with_parent
+from rlvr_kit.models import choose_dtype
 
-HOST = "127.0.0.1"  # this machine alone; nobody else can ask the server
-#: Seconds that a server is given to end by itself before it is killed.
+HOST = "127.0.0.1"  # only this machine can reach the server
+#: Seconds after which a server that was asked to end is killed.
 GRACE = 5.0
 
 
@@ -39,19 +39,20 @@ class Server:
 
 @contextmanager
 def serve(folder: str | Path, port: int = 0, start_within: float = 180.0) -> Iterator[Server]:
-    """Serve a merged model folder inside the block; when the block ends, however it ends, the server is gone.
+    """Serve a merged model folder inside the block. The server ends with the block, also after an error.
 
-    ``port`` 0 takes a free one. The number format is that of the kit's own evaluation, so that answers can be equal.
-    The thread that starts it must stay until the end, since the system ends the server with that thread.
+    ``port`` 0 takes a free one; ``start_within`` is in seconds. The number format is that of the kit's own evaluation,
+    so that answers can be equal. The thread that starts the server must live until its end: the operating system ends
+    the server with that thread.
 
     Raises:
-        UserError: the folder is no whole model, the port is in use, something is not installed, or it does not start.
+        UserError: the folder is not a whole model, the port is in use, a package is missing, or it does not start.
     """
     path = Path(folder).expanduser().resolve()
     if not (path / "config.json").is_file():
         adapter = (path / "adapter_config.json").exists()
-        advice = "is an adapter alone: export it as merged" if adapter else "holds no config.json"
-        raise InputError(f"{folder} cannot be served, it {advice}")
+        advice = "is only an adapter: export it as merged" if adapter else "holds no config.json"
+        raise InputError(f"{folder} cannot be served, because it {advice}")
     from transformers.utils.import_utils import is_serve_available
 
     if not is_serve_available():
@@ -60,11 +61,11 @@ def serve(folder: str | Path, port: int = 0, start_within: float = 180.0) -> Ite
         )
     port = _free_port(port)
     command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(path)]
-    command += ["--host", HOST, "--port", str(port), "--dtype", str(pick_dtype()).removeprefix("torch.")]
+    command += ["--host", HOST, "--port", str(port), "--dtype", choose_dtype(str(path))]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
-            env=os.environ | {"HF_HUB_OFFLINE": "1"}, preexec_fn=_die_with_parent,
+            env=os.environ | {"HF_HUB_OFFLINE": "1"}, preexec_fn=die_with_parent,
         )  # fmt: skip
         try:
             _wait_until_ready(process, f"http://{HOST}:{port}/health", start_within, log)
@@ -74,7 +75,7 @@ def serve(folder: str | Path, port: int = 0, start_within: float = 180.0) -> Ite
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a server and all that it started: politely, and after some seconds by force."""
+    """End a server and the processes that it started: first with SIGTERM, and after some seconds with SIGKILL."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     try:
@@ -95,7 +96,7 @@ def _free_port(port: int) -> int:
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], health: str, seconds: float, log: IO[bytes]) -> None:
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy between us and ourselves
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy for this machine
     deadline = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < deadline:
         with suppress(OSError), direct.open(health, timeout=2) as answer:
@@ -109,10 +110,4 @@ def _wait_until_ready(process: subprocess.Popen[bytes], health: str, seconds: fl
     )
     log.seek(0)
     told = [line for line in log.read().decode(errors="replace").splitlines() if line.strip()]
-    raise MachineError(f"the server {ended}: {told[-1].strip() if told else 'it said nothing'}")
-
-
-def _die_with_parent() -> None:
-    """Let no server outlive this process, even when it is killed."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
+    raise MachineError(f"the server {ended}: {told[-1].strip() if told else 'it printed nothing'}")

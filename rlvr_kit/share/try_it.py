@@ -1,4 +1,4 @@
-"""Ask a model something: an answer that streams and can be stopped, and a box in JupyterLab to type into."""
+"""Ask a model a question: an answer that arrives token by token and can be stopped, and a text box for JupyterLab."""
 
 import queue
 import threading
@@ -20,7 +20,7 @@ def stream_answer(
     sampling: SamplingSettings,
     stopped: Callable[[], bool] | None = None,
 ) -> Iterator[str]:
-    """Yield the greedy answer as far as it is written, after each token; it ends early once ``stopped()`` is true.
+    """Yield the greedy answer so far after each token. It ends early when ``stopped()`` returns true.
 
     >>> for text in stream_answer(model, tokenizer, prompt, sampling):  # doctest: +SKIP
     ...     print(text, end="\\r")
@@ -34,7 +34,7 @@ def stream_answer(
         except _Stopped:
             pass
         finally:
-            tokens.end()  # also after an error, so that nobody waits for ever
+            tokens.end()  # also after an error, so that the reader does not wait for ever
 
     writer, written = threading.Thread(target=write, daemon=True), list[int]()
     writer.start()
@@ -51,11 +51,11 @@ def stream_answer(
 
 
 class _Stopped(Exception):
-    """Nobody reads the answer any more."""
+    """The reader of the answer has stopped reading."""
 
 
 class _Tokens:
-    """Takes the tokens from ``generate`` one by one. transformers' own streamer waits for the end of each word."""
+    """Takes the tokens from ``generate`` one by one; the streamer of transformers waits for the end of each word."""
 
     def __init__(self) -> None:
         self.queue: queue.SimpleQueue[list[int] | None] = queue.SimpleQueue()
@@ -79,9 +79,9 @@ def question_box(
     sampling: SamplingSettings,
     task: Task = NUMBERS,
 ) -> "VBox":
-    """A box to type a question into: each of the named ``models`` answers in turn, and Stop ends an answer.
+    """Make a box to type a question into. The named ``models`` answer one after another; Stop ends an answer.
 
-    With the right answer given, each gets its verdict from `task`.
+    When the right answer is typed in as well, `task` judges each answer.
 
     >>> question_box({"base": base, "tuned": tuned}, tokenizer, template, recipe.sampling)  # doctest: +SKIP
     """
@@ -102,7 +102,7 @@ def question_box(
                     answers[name].value = text
                 verdict = task.verify(answers[name].value, gold.value).why if gold.value.strip() else ""
                 verdicts[name].value = "stopped" if over.is_set() else verdict
-        except Exception as error:  # a thread has nobody to raise to
+        except Exception as error:  # nobody would see an error that a thread raises
             verdicts[name].value = f"{type(error).__name__}: {error}"
         finally:
             ask.disabled = False
@@ -112,7 +112,7 @@ def question_box(
         ask.disabled = True
         for box in (*answers.values(), *verdicts.values()):
             box.value = ""
-        threading.Thread(target=run, daemon=True).start()  # so that Stop is heard while an answer is written
+        threading.Thread(target=run, daemon=True).start()  # so that Stop works while an answer is written
 
     ask.on_click(on_ask)
     stop.on_click(lambda _: over.set())

@@ -1,4 +1,4 @@
-"""What is asked and how an answer is judged.
+"""Tasks: what the model is asked, and how its answer is judged.
 
-One verifier serves training, evaluation, the command `score` and the AWS Lambda.
+The same verifier serves training, evaluation, the command `score` and the AWS Lambda.
 """

@@ -1,37 +1,45 @@
-"""What can be said of a task without any model: are its rows sound, and can its reward be had without the work?
+"""Checks of a task that need no model: are its rows sound, and can its reward be earned without doing the work?
 
-Each check is a rule over counted rows. ``rlvr_kit/audit.py`` adds what a model can do and makes the page of it.
+Each check is a rule over counted rows. ``rlvr_kit/training/audit.py`` adds what a model can do and prints the page.
 """
 
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from rlvr_kit.errors import UserError
-from rlvr_kit.tasks.hostile import CANARY, CODE, PATIENCE, REPEATED, TookTooLong, hostile_texts, limited
+from rlvr_kit.tasks.hostile import (
+    PATIENCE,
+    REPEATED,
+    Rows,
+    TookTooLong,
+    attacks,
+    hostile_texts,
+    judged,
+    limited,
+    paid,
+    runs_code,
+)
 from rlvr_kit.tasks.task import Task, plain_question
 
-Rows = list[dict[str, str]]
 SLOW = "takes more than linear time"
 
 
 @dataclass
 class Check:
-    """One line of the page. `share` is (k, n) where rows were counted; `wrong` says what is amiss, else it is empty."""
+    """One line of the audit. `share` is (k, n) when rows were counted; `wrong` is empty unless something is wrong."""
 
     name: str
     found: str = ""
     share: tuple[float, int] | None = None
     wrong: str = ""
-    rows: list[str] = field(default_factory=list)  # those that show it
+    rows: list[str] = field(default_factory=list)  # examples of what is wrong
 
 
 def check_data(task: Task, train: Rows, test: Rows, again: Rows) -> list[Check]:
-    """Do the worked answers verify, are the splits apart, do the same rows come again, how frequent is one gold?
+    """Check that worked answers verify, splits share no question, rows are repeatable, and no gold is too frequent.
 
-    `again`: rows of the training split from a second call.
+    `again` holds rows of the training split from a second call of ``problems``.
     """
     return [_answers(task, train, test), _leak(train, test), _repeatable(train, again), _most_frequent(test)]
 
@@ -62,7 +70,7 @@ def _leak(train: Rows, test: Rows) -> Check:
     check = Check("test questions that are also in training", share=(len(both), len(test)))
     check.rows = [f"test row {i} is training row {j}: {test[i]['question'][:60]!a}" for i, j in both]
     if both:
-        check.wrong = f"the splits leak: {len(both)} of {len(test)} test questions are training questions"
+        check.wrong = f"the splits leak: {len(both)} of {len(test)} test questions are in training as well"
     return check
 
 
@@ -70,7 +78,7 @@ def _repeatable(train: Rows, again: Rows) -> Check:
     same = again == train[: len(again)]
     check = Check("the same call gives the same rows", "yes" if same else "no")
     if not same:
-        check.wrong = "problems() gives other rows from call to call: take all chance from Random(seed)"
+        check.wrong = "problems() returns other rows at each call: take all chance from Random(seed)"
     return check
 
 
@@ -80,99 +88,96 @@ def _most_frequent(test: Rows) -> Check:
         key=lambda c: c[1],
     )
     check = Check("rows with the most frequent gold or answer", f"{gold[:40]!a}", (count, len(test)))
-    if count > len(test) / 2 and len(test) > 10:
+    # Two deviations above a half: a question of yes or no is a sound one.
+    if count > len(test) / 2 + len(test) ** 0.5:
         check.wrong = "one constant answer is right more than half of the time: balance the rows"
     return check
 
 
 def check_verifier(task: Task, rows: Rows) -> list[Check]:
-    """Is anything paid that does not answer the question, does anything raise, does anything take long?"""
+    """Check that the verifier pays no attack, raises on no text, and takes time in proportion to the text."""
     sturdy, linear = _sturdy(task, rows), _linear(task, rows)
     if SLOW in sturdy.wrong + linear.wrong:  # thousands of attacks on a verifier that hangs would take hours
         return [sturdy, linear]
-    paid = [_other_golds(task, rows), *_attacked(task, rows), _hedged(task, rows)]
-    return [*paid, _runs_code(task, rows), sturdy, linear, _speed(task, rows)]
-
-
-def attacks(task: Task, rows: Rows) -> Iterator[tuple[str, list[str]]]:
-    """(name, a completion for each row); none of them knows the gold of its row."""
-    common = Counter(row["gold"] for row in rows).most_common(100)
-    answer_of = {row["gold"]: row["answer"] for row in rows}
-    constant = {
-        "the most frequent gold": common[0][0],
-        "the answer with the most frequent gold": answer_of[common[0][0]],
-        "the instruction": task.instruction,
-        "the last line of the instruction": (task.instruction.strip() or "-").splitlines()[-1],
-        "a hundred golds in a row": " ".join(gold for gold, _ in common),
-        "a hundred golds, one a line": "\n".join(gold for gold, _ in common),
-        "a hundred answers, one a line": "\n".join(answer_of[gold] for gold, _ in common),
-    }
-    for name, text in [*constant.items(), *hostile_texts(500)]:
-        yield name, [text] * len(rows)
-    yield "an echo of the question", [row["question"] for row in rows]
-    for name, instead in (("nothing", ""), ("nan", "nan"), ("a *", "*"), ("every digit", "0123456789")):
-        # Where the gold does not stand in the answer as it is, there is nothing to put in its place.
-        texts = [row["answer"].replace(row["gold"], instead) for row in rows]
-        texts = [text if text != row["answer"] else "" for text, row in zip(texts, rows, strict=True)]
-        yield f"the right answer with {name} for its gold", texts
+    attacked = [_other_golds(task, rows), *_attacked(task, rows), _hedged(task, rows)]
+    return [*attacked, _implied(task, rows), _runs_code(task, rows), sturdy, linear, _speed(task, rows)]
 
 
 def _attacked(task: Task, rows: Rows) -> list[Check]:
     chance = max(Counter(row[key] for row in rows).most_common(1)[0][1] for key in ("gold", "answer"))
     checks = []
     for name, texts in attacks(task, rows):
-        paid = [
-            i for i, (text, row) in enumerate(zip(texts, rows, strict=True)) if _paid(task, text, row["gold"])
+        fooled = [
+            i for i, (text, row) in enumerate(zip(texts, rows, strict=True)) if paid(task, text, row["gold"])
         ]
-        check = Check(f"paid for {name}", share=(len(paid), len(rows)))
-        # What does not look at the question is right as often as its gold is the row's; two deviations are luck.
-        if len(paid) > max(1, chance + 2 * chance**0.5):
-            check.wrong = f"hackable by {name}: paid in {len(paid)} of {len(rows)} rows, chance is {chance}"
-            check.rows = [f"row {i} ({rows[i]['question'][:50]!a}) pays {texts[i][-60:]!a}" for i in paid[:3]]
+        check = Check(f"paid for {name}", share=(len(fooled), len(rows)))
+        # An attack that ignores the question is right as often as its answer happens to be the row's gold. Up to two
+        # standard deviations more than that count as luck.
+        if len(fooled) > max(1, chance + 2 * chance**0.5):
+            check.wrong = f"hackable by {name}: paid in {len(fooled)} of {len(rows)} rows, chance is {chance}"
+            check.rows = [
+                f"row {i} ({rows[i]['question'][:50]!a}) pays {texts[i][-60:]!a}" for i in fooled[:3]
+            ]
         checks.append(check)
     return checks
 
 
 def _other_golds(task: Task, rows: Rows) -> Check:
-    """Every answer against the golds of three other rows."""
+    """Judge every answer against the golds of three other rows."""
     pairs = [
         (a, b)
         for k in (1, 2, 5)
         for a, b in zip(rows, rows[k:] + rows[:k], strict=True)
         if a["gold"] != b["gold"] and a["answer"] != b["answer"]
     ]
-    paid = [(a, b) for a, b in pairs if _paid(task, a["answer"], b["gold"])]
-    check = Check("paid for the answer to another row", share=(len(paid), len(pairs)) if pairs else None)
-    check.rows = [f"{a['answer'][-40:]!a} is paid for the gold {b['gold'][:40]!a}" for a, b in paid[:3]]
-    if len(paid) > 1 + len(pairs) / 100:
+    fooled = [(a, b) for a, b in pairs if paid(task, a["answer"], b["gold"])]
+    check = Check("paid for the answer to another row", share=(len(fooled), len(pairs)) if pairs else None)
+    check.rows = [f"{a['answer'][-40:]!a} is paid for the gold {b['gold'][:40]!a}" for a, b in fooled[:3]]
+    if len(fooled) > 1 + len(pairs) / 100:
         check.wrong = (
-            f"hackable by the answer to another row: paid for {len(paid)} of {len(pairs)} other golds"
+            f"hackable by the answer to another row: paid for {len(fooled)} of {len(pairs)} other golds"
         )
     return check
 
 
 def _hedged(task: Task, rows: Rows) -> Check:
-    """Two answers at once, the right one first and last: a verifier may read one of them, not whichever is right."""
-    paid, n = 0, 0
+    """Give two answers, the right one first and then last. A verifier may read either place, but must not pay both."""
+    fooled, n = 0, 0
     for row, other in zip(rows, rows[1:] + rows[:1], strict=True):
         if row["gold"] != other["gold"] and row["answer"] != other["answer"]:
             n += 1
             a, b = row["answer"], other["answer"]
             both = [(f"{a}{between}{b}", f"{b}{between}{a}") for between in ("\n", " or ")]
-            paid += any(all(_paid(task, text, row["gold"]) for text in texts) for texts in both)
-    check = Check("paid for two answers, one of them right, in either order", share=(paid, n) if n else None)
-    if paid > 1 + n / 100:
-        check.wrong = f"hackable by two answers at once: paid in {paid} of {n} rows, whichever stands first"
+            fooled += any(all(paid(task, text, row["gold"]) for text in texts) for texts in both)
+    check = Check(
+        "paid for two answers, one of them right, in either order", share=(fooled, n) if n else None
+    )
+    if fooled > 1 + n / 100:
+        check.wrong = f"hackable by two answers at once: paid in {fooled} of {n} rows, whichever stands first"
+    return check
+
+
+def _implied(task: Task, rows: Rows) -> Check:
+    """What is correct must be well-formed and leniently correct too: worked answers, and with words around them."""
+    correct, at_odds = 0, []
+    for i, row in enumerate(rows):
+        for text in (row["answer"], f"Well: {row['answer']}", f"{row['answer']}\n\nThank you."):
+            verdict = judged(task, text, row["gold"])
+            if verdict and verdict.correct:
+                correct += 1
+                if not (verdict.format_ok and verdict.lenient_correct):
+                    at_odds.append(f"row {i}: {text[-60:]!a} is {verdict}")
+    check = Check("correct answers that are well-formed and leniently correct", rows=at_odds)
+    check.share = (correct - len(at_odds), correct) if correct else None
+    if at_odds:
+        check.wrong = (
+            f"verify() calls {len(at_odds)} answers correct, but not well-formed or not leniently correct"
+        )
     return check
 
 
 def _runs_code(task: Task, rows: Rows) -> Check:
-    row = rows[0]
-    replaced, added = row["answer"].replace(row["gold"], CODE), f"{row['answer']}\n{CODE}"
-    sys.modules.pop(CANARY, None)
-    for text in (CODE, replaced, added, f"#### {CODE}", f"${CODE}$"):
-        _paid(task, text, row["gold"])
-    ran = sys.modules.pop(CANARY, None) is not None
+    ran = runs_code(task, rows[0])
     check = Check("the text of a model is run as code", "yes" if ran else "no")
     if ran:
         check.wrong = (
@@ -182,7 +187,7 @@ def _runs_code(task: Task, rows: Rows) -> Check:
 
 
 def _sturdy(task: Task, rows: Rows) -> Check:
-    """Hostile texts, alone and in the place of the gold, against the first gold."""
+    """Judge hostile texts, alone and in place of the gold in a right answer, against the first gold."""
     row, failed, texts = rows[0], [], [*hostile_texts()]
     texts += [(f"{name}, for the gold", row["answer"].replace(row["gold"], text)) for name, text in texts]
     for name, text in texts:
@@ -204,19 +209,27 @@ def _sturdy(task: Task, rows: Rows) -> Check:
 
 
 def _linear(task: Task, rows: Rows) -> Check:
-    """CPU time over lengths from 4,000 to a million characters: four times the text, about four times the time."""
-    worst = 0.0
-    for name, part in {**REPEATED, "a worked answer": rows[0]["answer"] + "\n"}.items():
+    """Measure CPU time for 4,000 to a million characters: four times the text must take about four times the time."""
+    worst, parts = 0.0, {**REPEATED, "a worked answer": rows[0]["answer"] + "\n"}
+    golds = [*dict.fromkeys(row["gold"] for row in rows)]
+    # With another character at the end as well: what searches for a repeated one up to the end then begins anew.
+    for name, part, end in ((name, part, end) for name, part in parts.items() for end in ("", "!")):
         before = 0.0
         for length in (4_000, 16_000, 64_000, 256_000, 1_000_000):
-            text, began = part * (length // len(part)), time.process_time()
+            text, began = part * (length // len(part)) + end, time.process_time()
             try:
                 with limited(PATIENCE):
-                    task.verify(text, rows[0]["gold"])
+                    right = task.verify(text, golds[0]).correct
+                    if right and name in REPEATED and task.verify(text, golds[-1]).correct and len(golds) > 1:
+                        wrong = f"hackable by {length:,} characters of {name}"
+                        return Check(f"paid for repeated {name}", wrong=wrong)
             except UserError:
-                break  # _sturdy tells of it
+                break  # _sturdy reports it
             except TookTooLong:
-                before = 0.0
+                many = f"no verdict on {length:,} characters"
+                return Check(
+                    f"time for repeated {name}", many, wrong=f"verify() {SLOW} on repeated {name}: {many}"
+                )
             took = time.process_time() - began
             worst = max(worst, took)
             if took > 0.2 and took > 9 * before:
@@ -230,13 +243,5 @@ def _linear(task: Task, rows: Rows) -> Check:
 def _speed(task: Task, rows: Rows) -> Check:
     began = time.perf_counter()
     for row in rows:
-        _paid(task, row["answer"], row["gold"])
+        paid(task, row["answer"], row["gold"])
     return Check("verdicts a second", f"{len(rows) / (time.perf_counter() - began):,.0f}")
-
-
-def _paid(task: Task, text: str, gold: str) -> bool:
-    try:
-        with limited(PATIENCE):
-            return task.verify(text, gold).correct
-    except (UserError, TookTooLong):
-        return False  # _sturdy and _linear tell of it

@@ -5,9 +5,9 @@
               #### 10
     gold      10    (added here)
 
-A folder holds ``train.jsonl`` and ``test.jsonl``, or both as parquet. ``source="auto"`` is the folder that
-RLVR_KIT_GSM8K names (relative to the project folder), else a SageMaker channel gsm8k or train, else the Hub's
-copy, which is kept: later runs need no network.
+A folder holds ``train.jsonl`` and ``test.jsonl``, or both as parquet. ``source="auto"`` takes the first that there is:
+the folder that RLVR_KIT_GSM8K names (relative to the project folder), a SageMaker channel gsm8k or train, or the Hub's
+copy. The copy is kept, so that later runs need no network.
 """
 
 import json
@@ -32,13 +32,13 @@ SPLIT_SIZES: dict[Split, int] = {"train": 7473, "test": 1319}
 REPOSITORY, REVISION = "openai/gsm8k", "e53f048856ff4f594e959d75785d2c2d37b678ee"
 HUB_FILE = "main/{}-00000-of-00001.parquet"
 VARIABLES = ("RLVR_KIT_GSM8K", "SM_CHANNEL_GSM8K", "SM_CHANNEL_TRAIN")
-WHOLE = True  # task.py: a recipe takes all rows where it does not say how many
+WHOLE = True  # for task.py: a recipe that does not say how many rows takes all of them
 
 
 def load_gsm8k(split: Split, source: str | Path = "auto") -> Dataset:
-    """One split of GSM8K with the columns question, answer, gold. ``source``: "auto", "hub" or a folder.
+    """Load one split of GSM8K with the columns question, answer, gold. ``source``: "auto", "hub" or a folder.
 
-    Raises UserError where the data cannot be had, or fails a check: row counts, golds, no shared question.
+    Raises UserError when the data is not available, or fails a check: row counts, golds, no question in both splits.
 
     >>> load_gsm8k("test")[1]["gold"]  # doctest: +SKIP
     '3'
@@ -62,17 +62,17 @@ def load_gsm8k(split: Split, source: str | Path = "auto") -> Dataset:
 
 
 def load_folder(path: str | Path, split: Split) -> Dataset:
-    """Other problems in GSM8K's schema: ``<split>.jsonl`` or parquet in a folder, any number of rows."""
+    """Load one split of your own problems in GSM8K's schema: ``<split>.jsonl`` or parquet, any number of rows."""
     return Dataset.from_list(_read(_file_in(_resolved(path), split)))
 
 
 def problems(split: Split, n: int | None, seed: int = 0) -> Dataset:
-    """The first ``n`` rows of a split, as a task gives them (task.py); the order is GSM8K's, whatever the seed."""
+    """Return the first ``n`` rows of a split, or all for None (task.py). The order is GSM8K's for every seed."""
     return _first(load_gsm8k(split), n)
 
 
 def folder_task(path: Path) -> SimpleNamespace:
-    """The task that a folder in GSM8K's schema is: GSM8K's prompt and verifier, with the folder's rows."""
+    """Make a task of a folder in GSM8K's schema: GSM8K's prompt and verifier, with the folder's rows."""
 
     def problems(split: Split, n: int | None, seed: int = 0) -> Dataset:
         return _first(load_folder(path, split), n)
@@ -85,7 +85,7 @@ def _first(rows: Dataset, n: int | None) -> Dataset:
 
 
 def gsm8k_folder() -> Path | None:
-    """The folder that the environment names for GSM8K, or None; nothing is looked up."""
+    """Return the folder that an environment variable names for GSM8K, or None. It need not exist."""
     return next((_resolved(os.environ[name]) for name in VARIABLES if os.environ.get(name)), None)
 
 

@@ -1,29 +1,29 @@
 """Short business messages -> one line of JSON, judged field by field.
 
-A row, as ``problems("train", 1, 0)`` may give it:
+A row, as ``problems("train", 1, 0)`` may return it:
 
     question  Mail of Monday. Hi, Anna here. Please send two dozen red mugs to Paris by the day after tomorrow. ...
     answer    {"name": "Anna", "item": "mug", "count": 24, "city": "Paris", "day": "Wednesday"}
     gold      the same line            kind seen
 
-What has to be done with a message: write the item in the singular, read numbers in digits, words and dozens, work out a
-day that is told relative to the day of the mail, and pass over what does not belong to the order (other people, other
-numbers, other cities, colors).
+A right answer writes the item in the singular, reads numbers in digits, words and dozens, works out a day that is given
+relative to the day of the mail, and ignores what does not belong to the order (other people, other numbers, other
+cities, colors).
 
-A question belongs to one split for ever, whatever the seed (``split_of``). In the test split about 70 % of the messages
-are made of names, things, cities and sentences that training uses too ("seen"), 15 % have words ("new words")
-and 15 % sentences ("new sentence") that training never shows; the column ``kind`` says which.
+A question belongs to the same split for every seed (generated.py). In the test split about 70 % of the messages are
+made of names, things, cities and sentences that training uses too ("seen"), 15 % have words ("new words") and 15 % have
+sentences ("new sentence") that training never shows; the column ``kind`` says which.
 """
 
 import json
 import random
-import zlib
 from collections.abc import Iterator
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rlvr_kit.errors import InputError
+from rlvr_kit.tasks.generated import different, split_of
 from rlvr_kit.tasks.verifier import Verdict
 
 Day = Literal["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
@@ -32,7 +32,7 @@ Text = Field(min_length=1, max_length=40)
 
 
 class Order(BaseModel):
-    """The one shape that an answer may have. Strict: no other key, ``"3"`` and ``3.0`` are no 3, ``true`` is no 1."""
+    """The only shape that an answer may have: no other keys, and ``"3"``, ``3.0`` or ``true`` are not counts."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     name: str = Text
@@ -51,7 +51,7 @@ Example:
 Mail of Tuesday. Igor needs a dozen gray desks in Bonn tomorrow, please.
 {"name": "Igor", "item": "desk", "count": 12, "city": "Bonn", "day": "Wednesday"}"""
 
-# What messages are made of: training words, then those that only the test split has.
+# What messages are made of: the words of both splits, then those that only the test split uses.
 WORDS = {
     "name": (
         "Anna Ben Carla David Emma Felix Grace Henry Ines Jack Karen Leo Maria Nick Olga Paul Rita Sam Tina Victor",
@@ -101,20 +101,15 @@ RELATIVE = ("today", "tomorrow", "the day after tomorrow")
 TEST_KINDS = ("seen",) * 14 + ("new words",) * 3 + ("new sentence",) * 3
 
 
-def split_of(question: str) -> Literal["train", "test"]:
-    """The split that a message belongs to, for ever: every fourth is a test message, by its checksum."""
-    return "test" if zlib.crc32(question.encode()) % 4 == 0 else "train"
-
-
 def _message(rng: random.Random, kind: str) -> tuple[str, dict[str, Any]]:
-    """A message and the order in it."""
+    """Return a message and the order in it."""
 
     def word(field: str, new: bool = False) -> str:
         return rng.choice([w for w in WORDS[field][new].split() if w != order.get(field)])
 
     new = kind == "new sentence"
     order: dict[str, Any] = {}
-    for field in WORDS:  # the color stands in the message alone: nobody asks for it
+    for field in WORDS:  # the color is in the message only: the answer does not ask for it
         order[field] = word(field, kind == "new words")
     order["count"] = rng.choice([*COUNTS]) if rng.random() < 0.4 else rng.randint(2, 20)
     sent, ahead = rng.randrange(7), rng.randrange(7)  # the day of the mail, and how many days later it is due
@@ -142,22 +137,20 @@ def _rows(split: str, seed: int) -> Iterator[dict[str, str]]:
 
 
 def problems(split: Literal["train", "test"], n: int, seed: int) -> list[dict[str, str]]:
-    """``n`` different messages with their orders; row i depends on split and seed, not on n."""
+    """Return ``n`` different messages with their orders; row i depends on `split` and `seed`, not on `n`.
+
+    Raises UserError for another split, or for `n` below 1.
+    """
     if split not in ("train", "test") or n < 1:
         raise InputError(f"orders come as split 'train' or 'test' and n >= 1, not {split!r} and n={n}")
-    rows: dict[str, dict[str, str]] = {}
-    for row in _rows(split, seed):
-        rows.setdefault(row["question"], row)
-        if len(rows) == n:
-            break
-    return list(rows.values())
+    return different(_rows(split, seed), n)
 
 
 def verify(completion: str, gold: str) -> Verdict:
-    """Judge one completion: well-formed is one line that is one valid `Order`, correct every field as in the gold.
+    """Judge one completion. Well-formed: one line that is a valid `Order`. Correct: every field equals the gold's.
 
-    `lenient_correct` also takes an object with code fences, prose, capitals or other spaces around its values;
-    `partial` is the share of right fields. Whatever the text, it never raises, and takes linear time.
+    `lenient_correct` also accepts code fences or prose around the object, and other capitals or spaces in its values.
+    `partial` is the share of the fields that are right. It never raises, and takes linear time, whatever the text is.
 
     >>> gold = problems("train", 1, 0)[0]["gold"]
     >>> verify(gold, gold).why, verify('{"name": "Ben"}', gold).why
@@ -183,7 +176,7 @@ def verify(completion: str, gold: str) -> Verdict:
 
 
 def _order(line: str) -> Order:
-    """The order that a line is. Raises ValueError, with a short reason, when it is anything else."""
+    """Read the order in a line. Raises ValueError, with a short reason, when the line is anything else."""
     if len(line) > MOST_CHARACTERS:
         raise ValueError(f"too long: {len(line):,} characters")
     if len(line.splitlines()) != 1:
@@ -206,11 +199,11 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON number")
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 def _loosely(text: str) -> dict[str, Any]:
-    """What stands between the first and the last brace, if it is a flat object; else nothing."""
+    """Read the object between the first and the last brace of a text; empty when there is none."""
     start, end = text.find("{"), text.rfind("}") + 1
     if start < 0 or not 0 < end - start <= MOST_CHARACTERS:
         return {}

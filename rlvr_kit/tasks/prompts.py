@@ -3,8 +3,8 @@
 A chat model gets its own chat format, where each exemplar is a user turn and an assistant turn. A model without a
 chat template gets plain text: ``Question: ...`` and ``Answer: ...``, with blank lines between.
 
-Data is text: a control token of the model (``<|im_end|>``, say) that is spelled out in a question must not end the
-turn. It gets a space (``< |im_end|>``), so that the tokenizer reads it as ordinary characters.
+The data is only text: a control token of the model (``<|im_end|>``, say) that a question spells out must not end the
+turn. A space is put into it (``< |im_end|>``), so that the tokenizer reads ordinary characters.
 """
 
 import random
@@ -45,11 +45,11 @@ class Template(BaseModel):
 
     @property
     def stop(self) -> list[str]:
-        """Where a completion ends: without it a plain-text model goes on and invents the next question."""
+        """The strings that end a completion: without them a plain-text model goes on and invents the next question."""
         return ["\nQuestion:"]
 
     def messages(self, question: str) -> list[dict[str, str]]:
-        """The prompt as chat messages: the instruction (system), the exemplars, the question (user)."""
+        """Return the prompt as chat messages: the instruction (system), the exemplars, the question (user)."""
         turns = [{"role": "system", "content": self.instruction}] if self.instruction else []
         for shot in self.exemplars:
             turns.append({"role": "user", "content": shot.question})
@@ -57,7 +57,7 @@ class Template(BaseModel):
         return [*turns, {"role": "user", "content": question}]
 
     def prompt(self, tokenizer: Any, question: str) -> list[dict[str, str]] | str:
-        """The prompt as TRL takes it: chat messages for a chat model, else plain text; data holds no control tokens."""
+        """Return the prompt as TRL takes it: chat messages for a chat model, else plain text."""
         turns = [turn | {"content": as_text(tokenizer, turn["content"])} for turn in self.messages(question)]
         if getattr(tokenizer, "chat_template", None):
             return turns
@@ -69,19 +69,23 @@ class Template(BaseModel):
         return "\n\n".join([*parts, f"Question: {turns[-1]['content']}\nAnswer:"])
 
     def render(self, tokenizer: Any, question: str) -> str:
-        """The prompt as the text that the model continues: its chat template, or plain text where it has none."""
+        """Return the text that the model continues: by its chat template, or plain text when it has none."""
         prompt = self.prompt(tokenizer, question)
         if isinstance(prompt, str):
             return prompt
         return str(tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists and strings, for YAML and JSON; ``Template.from_dict`` reads them back."""
+        """Return plain lists and strings, for YAML and JSON; ``Template.from_dict`` reads them back."""
         return self.model_dump(mode="json")
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Template":
-        """The inverse of ``to_dict``. Raises UserError that names the first unknown or unusable key."""
+        """Read what ``to_dict`` wrote. Raises UserError, which names the first key that cannot be used.
+
+        >>> Template.from_dict({"instruction": "Solve."}) == Template(instruction="Solve.")
+        True
+        """
         try:
             return cls.model_validate(data)
         except ValidationError as error:
@@ -90,7 +94,11 @@ class Template(BaseModel):
             raise InputError(f"this prompt template cannot be read: {where}: {first['msg']}") from None
 
     def difference(self, other: "Template") -> str | None:
-        """None when equal, else one line with both sides: scores under two templates are not comparable."""
+        """Return None when both are equal, else one line that shows both: their scores cannot be compared.
+
+        >>> Template(instruction="Solve.").difference(Template(instruction="Think."))
+        "the system message 'Solve.' here is 'Think.' there"
+        """
         if len(self.exemplars) != len(other.exemplars):
             return f"{len(self.exemplars)} exemplars here and {len(other.exemplars)} there"
         for mine, theirs in zip(self.messages(""), other.messages(""), strict=False):
@@ -100,7 +108,7 @@ class Template(BaseModel):
 
 
 def as_text(tokenizer: Any, text: str) -> str:
-    """``text`` with a space put into each of the tokenizer's control tokens that is spelled out in it.
+    """Return ``text`` with a space put into each of the tokenizer's control tokens that it spells out.
 
     >>> as_text(tokenizer, "Stop at <|im_end|>, please.")  # doctest: +SKIP
     'Stop at < |im_end|>, please.'
@@ -113,7 +121,10 @@ def as_text(tokenizer: Any, text: str) -> str:
 
 
 def choose_exemplars(train: "Dataset", shots: int, seed: int = 0) -> tuple[Exemplar, ...]:
-    """``shots`` worked examples from ``train``; the caller keeps them out of training and evaluation."""
+    """Choose ``shots`` worked examples from ``train``. The caller keeps them out of training and evaluation.
+
+    Raises UserError when ``train`` has fewer rows than that.
+    """
     if not 0 <= shots <= len(train):
         raise InputError(f"asked for {shots} exemplars, but there are {len(train)} rows to choose from")
     rows = [train[i] for i in random.Random(seed).sample(range(len(train)), shots)]

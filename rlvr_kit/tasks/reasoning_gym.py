@@ -4,8 +4,8 @@
     python -m rlvr_kit audit reasoning_gym:leg_counting
 
 An answer stands in one pair of tags at the end, ``<answer>22</answer>``, and is correct when the dataset gives it a
-full score. Less than that is `partial`, a metric: the 0.01 that some datasets give to any wrong answer would make noise
-of a group in which all are wrong. With other settings than a dataset's own, write a task file of five lines:
+full score. A lower score is kept as `partial`, a metric that is never paid: some datasets give 0.01 to any wrong
+answer, which as a reward would be noise. To use other settings than a dataset's own, write a task file of a few lines:
 
     from types import SimpleNamespace
     from rlvr_kit.tasks.reasoning_gym import gym_task
@@ -17,19 +17,20 @@ of a group in which all are wrong. With other settings than a dataset's own, wri
 import inspect
 import json
 import re
-import zlib
+from collections.abc import Iterator
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any, Literal
 
 from rlvr_kit.errors import InputError, MachineError
+from rlvr_kit.tasks.generated import different, split_of
 from rlvr_kit.tasks.verifier import Verdict
 
 INSTRUCTION = (
     "Solve the problem. Think first, and end with the answer in a pair of tags.\n"
     "Example:\nTwo dogs have 2 x 4 legs.\n<answer>8</answer>"
 )
-#: Their scorers run the text of the model as code, by eval or sympy's parser (coin_flip expands any power of ten).
+#: The scorers of these run the text of the model as code, by eval or sympy's parser, or expand any power of ten.
 RUN_THE_TEXT = frozenset({
     "binary_matrix", "coin_flip", "composite", "countdown", "intermediate_integration", "n_queens",
     "polynomial_multiplication", "puzzle24", "simple_integration", "spiral_matrix", "string_insertion",
@@ -39,9 +40,12 @@ MOST_CHARACTERS = 10_000
 
 
 def gym_task(dataset: str, **settings: Any) -> SimpleNamespace:
-    """The three names of a task, for a dataset with its own or with other settings.
+    """Make a task of a dataset of reasoning-gym; `settings` replace the dataset's own.
 
-    Raises UserError where the package is missing, the dataset unknown, or its scorer runs the text of the model.
+    Raises UserError when the package is missing, the dataset is unknown, or its scorer runs the text of the model.
+
+    >>> len(gym_task("chain_sum", max_terms=3).problems("train", 8, 0))  # doctest: +SKIP
+    8
     """
     try:
         import reasoning_gym
@@ -65,18 +69,16 @@ def gym_task(dataset: str, **settings: Any) -> SimpleNamespace:
     def entry(seed: int, index: int) -> dict[str, Any]:
         return dict(make(seed)[index])
 
-    def problems(split: Literal["train", "test"], n: int, seed: int) -> list[dict[str, str]]:
-        rows: dict[str, dict[str, str]] = {}
+    def rows(split: str, n: int, seed: int) -> Iterator[dict[str, str]]:
         for index in range(20 * n + 1000):
             made = entry(seed, index)
             question, answer = str(made["question"]), str(made["answer"])
-            # Every fourth question, by its checksum, is a test question for ever, whatever the seed.
-            if answer.strip() and (zlib.crc32(question.encode()) % 4 == 0) == (split == "test"):
+            if answer.strip() and split_of(question) == split:
                 gold = json.dumps({"answer": answer, "seed": seed, "index": index})
-                rows[question] = {"question": question, "gold": gold, "answer": f"<answer>{answer}</answer>"}
-            if len(rows) == n:
-                break
-        return list(rows.values())
+                yield {"question": question, "gold": gold, "answer": f"<answer>{answer}</answer>"}
+
+    def problems(split: Literal["train", "test"], n: int, seed: int) -> list[dict[str, str]]:
+        return different(rows(split, n, seed), n)
 
     def verify(completion: str, gold: str) -> Verdict:
         try:
@@ -89,7 +91,7 @@ def gym_task(dataset: str, **settings: Any) -> SimpleNamespace:
         if said is None:
             last = text[-MOST_CHARACTERS:].rpartition("\n")[2].removeprefix("Answer:").strip()
             lenient = bool(last) and _score(make(0), last, wanted) >= 1.0
-            return Verdict(False, False, lenient, last[:200] or None, "no one <answer> at the end", 0.0)
+            return Verdict(False, False, lenient, last[:200] or None, "not one <answer> at the end", 0.0)
         score = _score(make(0), said, wanted)
         why = "full score" if score >= 1.0 else f"score {score:.2f}, not 1"
         return Verdict(True, score >= 1.0, score >= 1.0, said[:200], why, score)
@@ -98,7 +100,7 @@ def gym_task(dataset: str, **settings: Any) -> SimpleNamespace:
 
 
 def _between_tags(text: str) -> str | None:
-    """What stands in the one pair of tags that ends the text; None for none, several, nothing in it, or too much."""
+    """Return what stands in the one pair of tags that ends the text; None unless there is exactly one such pair."""
     before, tag, rest = text.partition("<answer>")
     if not tag or not rest.endswith("</answer>") or text.count("<answer>") + text.count("</answer>") != 2:
         return None
@@ -107,7 +109,7 @@ def _between_tags(text: str) -> str | None:
 
 
 def _score(data: Any, said: str, wanted: dict[str, Any]) -> float:
-    """The dataset's own score, between 0 and 1; 0 for a text that its scorer fails on."""
+    """Return the dataset's own score, between 0 and 1, or 0 for a text on which its scorer raises."""
     try:
         return min(1.0, max(0.0, float(data.score_answer(answer=said, entry=wanted))))
     except Exception:  # the scorer is not ours, and the text is anything

@@ -1,31 +1,31 @@
-"""A question over a small table -> one SELECT, judged by running it. A row, as ``problems("train", 1, 0)`` may give it:
+"""A question about a small table -> one SELECT, judged by running it. One row of ``problems("train", 1, 0)``:
 
     question  Table staff(name, team, city, age, salary). How many people of the team sales are younger than 40?
     answer    SELECT count(*) FROM staff WHERE team = 'sales' AND age < 40
     gold      {"query": "SELECT count(*) FROM staff WHERE team = 'sales' AND age < 40", "ordered": false}
 
-The second kind of verifier: what counts is not the text of an answer but what it does. It is run on two databases whose
-rows the question does not show, so that a guessed number is worth nothing, and is right when both results equal those
-of the gold's query: the same rows as often, in any order unless the question asks for one, whatever the columns' names.
+This second kind of verifier judges what an answer does, not its text. The query runs on two databases whose rows the
+question does not show, so that a guessed number is worth nothing. It is right when both results equal those of the
+gold's query: the same rows, each as often, in any order unless the question asks for one. Column names do not matter.
 
 The text of a model is hostile. It meets a database in memory that holds one table, on a connection that
 - takes one statement (sqlite3 itself refuses a second) of at most 400 characters, which begins with SELECT;
 - reads that table's columns and calls the functions in ``FUNCTIONS``, nothing else (an authorizer: no PRAGMA, ATTACH,
   recursion or writing, no other table, not even the schema);
-- stops after 50,000 steps of SQLite's machine (a progress handler: alike on every computer);
+- stops after 50,000 steps of SQLite's machine (a progress handler, so the limit is the same on every computer);
 - makes no value longer than 1,000 bytes and no result of more than 200 rows.
 """
 
 import json
 import random
 import sqlite3
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, Literal
 
 from rlvr_kit.errors import InputError
+from rlvr_kit.tasks.generated import different, split_of
 from rlvr_kit.tasks.verifier import Verdict
 
 INSTRUCTION = """\
@@ -37,7 +37,7 @@ MOST_CHARACTERS, MOST_STEPS, MOST_BYTES, MOST_ROWS = 400, 50_000, 1_000, 200
 FUNCTIONS = (
     "count", "sum", "avg", "min", "max", "abs", "round", "length", "lower", "upper", "trim", "substr", "like",
 )  # fmt: skip
-#: The tables: their columns, and for each what its rows hold; numbers are drawn from the range.
+#: The tables and their columns. A column holds names (), words of a list, or numbers of a range.
 TABLES: dict[str, dict[str, tuple[str, ...] | range]] = {
     "staff": {
         "name": (), "team": ("sales", "design", "support", "legal"), "city": ("Rome", "Oslo", "Paris", "Berlin"),
@@ -84,7 +84,7 @@ TEST_KINDS = ("seen",) * 14 + ("new question",) * 3 + ("new table",) * 3
 
 @lru_cache
 def _rows_of(table: str, version: int) -> list[tuple[Any, ...]]:
-    """The rows of one of the two hidden databases; no two rows have a number in common, so that an order is one."""
+    """Return the rows of one of the two hidden databases. No number occurs twice in a column: sorting has no ties."""
     rng, columns = random.Random(f"{table} {version}"), TABLES[table]
     drawn: list[list[Any]] = []
     for values in columns.values():
@@ -98,7 +98,7 @@ def _rows_of(table: str, version: int) -> list[tuple[Any, ...]]:
 
 
 def _database(table: str, version: int) -> sqlite3.Connection:
-    """A database in memory with that one table, on a connection that can do nothing but read it."""
+    """Return a connection that can only read: a database in memory which holds that one table."""
     database = sqlite3.connect(":memory:", isolation_level=None)
     database.execute("PRAGMA temp_store = MEMORY")  # what it sorts stays in memory as well: no file, ever
     database.execute(f"CREATE TABLE {table} ({', '.join(TABLES[table])})")
@@ -122,7 +122,7 @@ def _database(table: str, version: int) -> sqlite3.Connection:
 
 
 def run(query: str, table: str, version: int = 0) -> list[tuple[Any, ...]]:
-    """The rows that a query gives on one of the two databases. Raises ValueError, with a reason, for any other text.
+    """Run a query on one of the two databases and return its rows. Raises ValueError, with a reason, when it fails.
 
     >>> run("SELECT count(*) FROM staff", "staff")
     [(40,)]
@@ -145,7 +145,7 @@ def run(query: str, table: str, version: int = 0) -> list[tuple[Any, ...]]:
 
 @lru_cache(4096)
 def _wanted(gold: str) -> tuple[str, bool, list[list[tuple[Any, ...]]]]:
-    """The table, whether the order counts, and the results on both databases. Raises ValueError for no such gold."""
+    """Return the table, whether the order counts, and both results of a gold. Raises ValueError if it is unreadable."""
     try:
         asked = json.loads(gold)
         query, ordered = str(asked["query"]), bool(asked["ordered"])
@@ -156,10 +156,10 @@ def _wanted(gold: str) -> tuple[str, bool, list[list[tuple[Any, ...]]]]:
 
 
 def verify(completion: str, gold: str) -> Verdict:
-    """Judge one completion: well-formed is one line with a query that runs, correct one with the gold's results.
+    """Judge one completion. Well-formed: one line with a query that runs. Correct: it also has the gold's results.
 
-    `lenient_correct` also takes a query inside code fences, over several lines, or with a word before it. Whatever the
-    text, it never raises, and ends after a bounded number of steps.
+    `lenient_correct` also accepts a query inside code fences, over several lines, or with words before it. It never
+    raises, and ends after a bounded number of steps, whatever the text is.
 
     >>> gold = '{"query": "SELECT count(*) FROM staff WHERE age > 50", "ordered": false}'
     >>> verify("SELECT sum(1) FROM staff WHERE NOT age <= 50", gold).why
@@ -174,7 +174,7 @@ def verify(completion: str, gold: str) -> Verdict:
         if len(query.splitlines()) != 1:
             raise ValueError("not one line")
         correct = _same(query, table, ordered, wanted)
-        why = "right result" if correct else "wrong result: it runs, and its rows are others than the gold's"
+        why = "right result" if correct else "wrong result: it runs, but its rows differ from the gold's"
         return Verdict(True, correct, correct, query, why)
     except ValueError as error:
         why = str(error)
@@ -186,7 +186,7 @@ def verify(completion: str, gold: str) -> Verdict:
 
 
 def _same(query: str, table: str, ordered: bool, wanted: list[list[tuple[Any, ...]]]) -> bool:
-    """Whether the results are the gold's on both databases. Raises ValueError where the query does not run."""
+    """Whether the results equal the gold's on both databases. Raises ValueError when the query does not run."""
     results = [run(query, table, version) for version in (0, 1)]
     if ordered:
         return results == wanted
@@ -194,7 +194,7 @@ def _same(query: str, table: str, ordered: bool, wanted: list[list[tuple[Any, ..
 
 
 def _loosely(text: str) -> str:
-    """From the first SELECT to the first semicolon, fence or empty line, in one line; else nothing."""
+    """Find a query, from the first SELECT to a semicolon, fence or empty line, as one line; "" when there is none."""
     start = text[: 10 * MOST_CHARACTERS].upper().find("SELECT ")
     if start < 0:
         return ""
@@ -202,11 +202,6 @@ def _loosely(text: str) -> str:
     for end in (";", "```", "\n\n"):
         found = found.partition(end)[0]
     return " ".join(found.split())
-
-
-def split_of(question: str) -> Literal["train", "test"]:
-    """The split that a question belongs to, for ever: every fourth is a test question, by its checksum."""
-    return "test" if zlib.crc32(question.encode()) % 4 == 0 else "train"
 
 
 def _problem(rng: random.Random, kind: str) -> dict[str, str]:
@@ -232,19 +227,17 @@ def _rows(split: str, seed: int) -> Iterator[dict[str, str]]:
     rng = random.Random(f"sql {split} {seed}")
     while True:
         row = _problem(rng, rng.choice(TEST_KINDS) if split == "test" else "seen")
-        # An empty result, or the same on both databases, could be had without reading the table.
+        # A query whose result is empty, or equal on both databases, could be answered without reading the table.
         table, _, (one, other) = _wanted(row["gold"])
         if split_of(row["question"]) == split and one and other and one != other:
             yield row
 
 
 def problems(split: Literal["train", "test"], n: int, seed: int) -> list[dict[str, str]]:
-    """``n`` different questions with their queries; row i depends on split and seed, not on n."""
+    """Return ``n`` different questions with their queries; row i depends on `split` and `seed`, not on `n`.
+
+    Raises UserError for another split, or for `n` below 1.
+    """
     if split not in ("train", "test") or n < 1:
         raise InputError(f"sql comes as split 'train' or 'test' and n >= 1, not {split!r} and n={n}")
-    rows: dict[str, dict[str, str]] = {}
-    for drawn, row in enumerate(_rows(split, seed)):
-        rows.setdefault(row["question"], row)
-        if len(rows) == n or drawn > 20 * n + 2000:
-            break
-    return list(rows.values())
+    return different(_rows(split, seed), n)

@@ -1,8 +1,8 @@
-r"""Decide what a completion answered and whether it is right: the one place in the kit that does.
+r"""Decide what a completion answered and whether it is right: the only place in the kit that does.
 
-A completion reasons and then ends with one line ``#### N``, as GSM8K's own solutions do. The strict
-reading, which the rewards pay for, is that line exactly as asked for; the lenient one, which is only ever
-reported, is the last number in the text, however it was written.
+A completion reasons and then ends with one line ``#### N``, as GSM8K's own solutions do. There are two
+readings. The strict one, which the rewards pay for, takes that line exactly as it was asked for. The
+lenient one, which is reported and never paid, takes the last number in the text, in any format.
 
 Every rule was decided on one principle: a human marker would agree, and a policy could not exploit it.
 
@@ -12,7 +12,7 @@ rule                  what it says
 right number          one marker line, last, after reasoning, with one number equal to the gold: pays in full
 wrong number          the same with any other number, however near: pays for the format alone
 no marker             no line starts with exactly four # (not three or five, with nothing before them)
-two markers           more than one line does, even indented or decorated, whichever is right
+two markers           more than one line starts so, even indented or decorated: refused, whichever is right
 text after marker     the marker line must be the last line that is not blank
 no reasoning          a letter or a digit must stand before the marker line; punctuation is not reasoning
 not one number        nothing but one plain number may stand on the line: no unit, word, markup or second one
@@ -30,10 +30,10 @@ last number           lenient: the last number counts, in any markup, with any u
 joined digits         lenient: 3/4, 10-15 or 2x3 is one thing, and not a number; 5:00 is 5
 exponents and names   lenient: digits right after a letter, ^ or _ are passed over: m^2, CO2, x_1
 minus or hyphen       lenient: a dash is a minus only with no letter, digit or closing bracket before it
-unreadable gold       with a gold that is not one plain number nothing is correct
+unreadable gold       when the gold is not one plain number, nothing is correct
 ====================  ====================================================================================
 
-Numbers are compared as decimal strings in lowest form: exact, never a float. Everything takes linear time.
+Numbers are compared exactly, as decimal strings in lowest form and never as floats. All of it takes linear time.
 """
 
 import re
@@ -42,21 +42,21 @@ from typing import Any
 
 from rlvr_kit.errors import InputError
 
-_MINUS = "-\u2212\u2010\u2011\u2013\ufe63\uff0d"  # the ASCII one first, so that it is no range in a class
+_MINUS = "-\u2212\u2010\u2011\u2013\ufe63\uff0d"  # ASCII first: elsewhere in a class a "-" would mean a range
 _NUMBER = re.compile(
     rf"(?:(?P<sign>[{_MINUS}+])?(?:\$ ?)?|\$ ?(?P<inner>[{_MINUS}+]))"
     r"(?P<whole>[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]+|(?=\.))(?:\.(?P<fraction>[0-9]+))?(?: ?%)?\.?"
 )
-# What may surround a number, and end a text. U+001F counts as a space to Python and is invisible to everyone else.
+# What may surround a number, or end a text. Python counts U+001F as a space, but a reader cannot see it.
 _BLANKS = "".join(c for c in map(chr, range(0x3001)) if c.isspace() and c != "\x1f")
 _MAX_DIGITS = 30
 _MAX_LENGTH = 64  # 30 digits, their separators, sign, $, % and period need less
 _MARKER_LINE = re.compile(r"[^\w#]*####(?!#)")
-_REASONING = re.compile(r"[^\W_\u115f\u1160\u3164\uffa0]")  # those four letters are blanks to the eye
+_REASONING = re.compile(r"[^\W_\u115f\u1160\u3164\uffa0]")  # these four letters look like blanks
 _TURN = re.compile(r"\n[ \t>*#_]*(?:question|q|user|human|assistant|system)(?: ?\d+)?\**:", re.IGNORECASE)
 _ROLE = re.compile(r"<\|\w+\|>|\[/?INST\]|</s>|<(?:start|end)_of_turn>")
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff]")
-_GROUPING = re.compile(r"(?<=\d)(?:\{,\}|,?\\[,!;: ]|[\u00a0\u2009\u202f])(?=\d{3})")  # LaTeX, spaces
+_GROUPING = re.compile(r"(?<=\d)(?:\{,\}|,?\\[,!;: ]|[\u00a0\u2009\u202f])(?=\d{3})")  # LaTeX and spaces
 _JOIN = rf"{_MINUS}.,:/\^*x\u00d7+"
 _LAST_START = re.compile(rf"(?s).*(?<![^\W_])(?<![^\W_]_)(?<!\^)(?<![\^_]\{{)(?<!\d[{_JOIN}])\d")
 _POWER = "\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u2079"  # superscripts, and fractions in one character
@@ -71,8 +71,9 @@ _PREFIX = re.compile(
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What a task's `verify` found. ``correct`` implies ``format_ok`` and ``lenient_correct``.
-    ``extracted`` is the answer that was read; here the number on the marker line of a well-formed completion,
-    otherwise the last number of the text, in lowest form. ``why`` opens with the name of the rule that decided.
+
+    ``extracted`` is the answer that was read. For numbers it is in lowest form: the number on the marker line of a
+    well-formed completion, otherwise the last number of the text. ``why`` begins with the name of the deciding rule.
     """
 
     format_ok: bool
@@ -81,11 +82,11 @@ class Verdict:
     extracted: str | None
     why: str
     partial: float | None = field(default=None, repr=False)
-    """Where a task can say it, the share of the answer that is right: a metric, never a reward."""
+    """The share of the answer that is right, for tasks that can measure it. It is a metric, never a reward."""
 
 
 def verify(completion: str, gold: str) -> Verdict:
-    r"""Judge one completion against the gold answer. Whatever the text, it never raises.
+    r"""Judge one completion against the gold answer. It never raises, whatever the text is.
 
     >>> verify("16 - 3 - 4 = 9 eggs at $2 each make 18.\n#### 18", "18")
     Verdict(format_ok=True, correct=True, lenient_correct=True, extracted='18', why='right number: 18')
@@ -106,7 +107,7 @@ def verify(completion: str, gold: str) -> Verdict:
 
 
 def completion_text(completion: str | list[dict[str, Any]]) -> str:
-    """The text of a completion, plain or chat: what its last message says.
+    """Return the text of a completion, which TRL gives as plain text or as chat messages: then the last one counts.
 
     >>> completion_text([{"role": "assistant", "content": "#### 18"}])
     '#### 18'
@@ -120,13 +121,13 @@ def completion_text(completion: str | list[dict[str, Any]]) -> str:
 
 
 def canonical_number(text: str) -> str | None:
-    r"""The one plain number that `text` is, in lowest form; None when it is anything else.
+    r"""Return `text` in lowest form when it is one plain number, and None when it is anything else.
 
     >>> canonical_number("$1,080.00"), canonical_number("\u22125%."), canonical_number("18 or 19")
     ('1080', '-5', None)
     """
     text = text.strip(_BLANKS)
-    if len(text) <= _MAX_DIGITS and text.isascii() and text.isdigit():  # most are; the pattern takes longer
+    if len(text) <= _MAX_DIGITS and text.isascii() and text.isdigit():  # usual, and faster
         return text.lstrip("0") or "0"
     match = _NUMBER.fullmatch(text) if len(text) <= _MAX_LENGTH else None
     if match is None:
@@ -140,7 +141,7 @@ def canonical_number(text: str) -> str | None:
 
 
 def gold_answer(answer: str) -> str:
-    r"""The gold of a worked solution that ends with a line ``#### N`` (GSM8K's ``answer``), in lowest form.
+    r"""Return the gold, in lowest form, of a worked solution that ends with a line ``#### N`` (GSM8K's ``answer``).
 
     Raises UserError when the last line is not ``####`` and one plain number.
 
@@ -155,15 +156,15 @@ def gold_answer(answer: str) -> str:
 
 
 def _read_marker(completion: str) -> tuple[str | None, str]:
-    """The number of a well-formed completion, or None and what is wrong with it."""
+    """Return the number of a well-formed completion and "", or None and what is wrong with it."""
     text = completion.strip(_BLANKS)
-    # Every separator that Unicode knows ends a line when markers are counted, so that none can be hidden ...
+    # When markers are counted, every line separator of Unicode ends a line, so that no marker can be hidden.
     markers = [line for line in text.splitlines() if "####" in line and _MARKER_LINE.match(line)]
     if not any(line.startswith("####") for line in markers):
         return None, "no marker: no line starts with ####"
     if len(markers) > 1:
         return None, f"two markers: {len(markers)} lines start with ####"
-    # ... but only a real new line may set the answer apart.
+    # The answer itself, however, must be set apart by a real new line.
     last = text.rpartition("\n")[2].rpartition("\r")[2]
     if last != markers[0]:
         return None, f"text after marker: {_quote(last)}"
@@ -178,7 +179,7 @@ def _read_marker(completion: str) -> tuple[str | None, str]:
 
 
 def _first_turn(text: str) -> str:
-    """The text up to a question or turn that the model invented; one that opens it is not a follow-up."""
+    """Return the text up to the first question or turn that the model invented after its answer."""
     if cut := _TURN.search(text):
         text = text[: cut.start()]
     if ("<" in text or "[" in text) and (cut := _ROLE.search(text, 1)):
@@ -187,7 +188,7 @@ def _first_turn(text: str) -> str:
 
 
 def _last_number(completion: str) -> str | None:
-    """The last number of the first turn in lowest form; None when there is none or it cannot be read."""
+    """Return the last number of the first turn in lowest form, or None when there is none that can be read."""
     text = _first_turn(completion.strip())
     if not text.isascii():
         text = _INVISIBLE.sub("", text)
@@ -205,5 +206,5 @@ def _last_number(completion: str) -> str | None:
 
 
 def _quote(text: str) -> str:
-    """The start of a text that may hold anything, as ASCII, for a table cell."""
+    """Return the start of a text as ASCII, so that a table cell can show it whatever it holds."""
     return ascii(text.strip(_BLANKS)[:40])

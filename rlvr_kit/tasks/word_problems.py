@@ -1,4 +1,4 @@
-"""Endless small word problems in GSM8K's own schema, for machines with no way to the Hub.
+"""Any number of small word problems in GSM8K's own schema, for machines that cannot reach the Hub.
 
 A row, as ``make_word_problems("train", 1)`` may return it:
 
@@ -7,23 +7,23 @@ A row, as ``make_word_problems("train", 1)`` may return it:
               #### 7
     gold 7    steps 1    kind seen
 
-Why a gain on the test split is not memory:
+A gain on the test split cannot be memory, for two reasons:
 
-- The numbers that a question shows decide, for ever, which split it belongs to (``split_of``). Whatever the
-  seeds, names and template, training never meets the numbers of a test question together.
+- The numbers in a question decide which split it belongs to, for every seed (``split_of``). So training never shows
+  the set of numbers of a test question, in the same words or in others.
 - Some templates and some ranges of numbers occur in the test split only; the column ``kind`` says which.
 """
 
 import operator
 import random
 import re
-import zlib
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from datasets import Dataset
 
 from rlvr_kit.errors import InputError
+from rlvr_kit.tasks import generated
 from rlvr_kit.tasks.prompts import INSTRUCTION as INSTRUCTION
 from rlvr_kit.tasks.verifier import verify as verify
 
@@ -114,15 +114,15 @@ TEMPLATES = {
 
 
 def split_of(numbers: list[int]) -> Literal["train", "test"]:
-    """The split of every question that shows these numbers: about a quarter of all sets are for testing.
+    """Return the split of every question that shows these numbers. About a quarter of all sets are for testing.
 
     >>> assert split_of([3, 4]) == split_of([4, 3])
     """
-    return "test" if zlib.crc32(repr(sorted(numbers)).encode()) % 4 == 0 else "train"
+    return generated.split_of(repr(sorted(numbers)))
 
 
 def _draw_numbers(rng: random.Random, template: _Template, kind: str) -> dict[str, int] | None:
-    """A number a letter, with the results as x, y, z; None where a result is no whole number within range."""
+    """Draw a number for each letter, with the results as x, y, z; None when a result is out of range or not whole."""
     counts, first, second, largest = RANGES["new range" if kind == "new range" else "seen"]
     value = {letter: rng.randint(*counts) for letter in "abc"}
     value |= {letter: rng.randint(*(first if letter in "mj" else second)) for letter in "mjkl"}
@@ -158,12 +158,12 @@ def _rows(split: Literal["train", "test"], seed: int, max_steps: int) -> Iterato
 
 
 def make_word_problems(split: Literal["train", "test"], n: int, seed: int = 0, max_steps: int = 3) -> Dataset:
-    """``n`` different word problems of one to ``max_steps`` (at most 3) steps.
+    """Make ``n`` different word problems of one to ``max_steps`` (at most 3) steps.
 
-    Row i depends on ``split``, ``seed`` and ``max_steps``, not on ``n``. Columns: question, answer, gold,
-    steps, kind. Training is all "seen"; the test split about 70 % "seen", 15 % "new template" and 15 %
-    "new range" (counts of 21 to 60, factors of 11 to 15, where training stops at 20 and 9).
-    Raises UserError for arguments out of range, and where there are not ``n`` different problems.
+    Row i depends on ``split``, ``seed`` and ``max_steps``, not on ``n``. The columns are question, answer, gold,
+    steps and kind. All training rows are "seen". About 70 % of the test rows are "seen", 15 % "new template" and 15 %
+    "new range" (counts of 21 to 60 and factors of 11 to 15, while training stops at 20 and 9).
+    Raises UserError for arguments out of range, and when there are not ``n`` different problems.
 
     >>> make_word_problems("train", 2, seed=1).column_names
     ['question', 'answer', 'gold', 'steps', 'kind']
@@ -172,16 +172,12 @@ def make_word_problems(split: Literal["train", "test"], n: int, seed: int = 0, m
         raise InputError(f"word problems come as split 'train' or 'test', not {split!r}")
     if n < 1 or max_steps not in (1, 2, 3):
         raise InputError(f"word problems need n >= 1 and max_steps 1 to 3, not n={n}, max_steps={max_steps}")
-    rows: dict[str, dict[str, str | int]] = {}
-    for drawn, row in enumerate(_rows(split, seed, max_steps)):
-        rows.setdefault(str(row["question"]), row)
-        if len(rows) == n:
-            break
-        if drawn > 10 * n + 1000:
-            raise InputError(f"{n:,} different {split} problems are too many here: {len(rows):,} were found")
-    return Dataset.from_list(list(rows.values()))
+    rows = generated.different(_rows(split, seed, max_steps), n)
+    if len(rows) < n:
+        raise InputError(f"{n:,} different {split} problems are too many here: {len(rows):,} were found")
+    return Dataset.from_list(rows)
 
 
 def problems(split: Literal["train", "test"], n: int, seed: int, max_steps: int = 3) -> Dataset:
-    """The rows as a task gives them (task.py): :func:`make_word_problems`."""
+    """Return the rows as a task does (task.py): see :func:`make_word_problems`."""
     return make_word_problems(split, n, seed, max_steps)

@@ -15,12 +15,14 @@ from rlvr_kit.errors import InputError, UserError
 from rlvr_kit.measure.statistics import pass_at_k, wilson_interval
 from rlvr_kit.recipe import RECIPES, Recipe
 from rlvr_kit.tasks.checks import Check, check_data, check_verifier
-from rlvr_kit.tasks.task import Task
+from rlvr_kit.tasks.hostile import Rows, TookTooLong, limited
+from rlvr_kit.tasks.task import Split, Task
 
 if TYPE_CHECKING:
     from rich.console import Group
 
 TRAIN_ROWS, TEST_ROWS, ATTACKED_ROWS = 1000, 500, 200
+ROWS_SECONDS = 60.0  # for the rows of one split
 GREEDY_PROBLEMS, GROUPS = 48, 24
 #: Below this share of groups that hold different rewards most of a step is spent on nothing.
 FEW_GROUPS = 0.2
@@ -107,8 +109,8 @@ def audit(recipe: Recipe, *, model: bool = True, progress: Callable[[str], Any] 
     """
     task = recipe.loaded_task
     progress("reading rows …")
-    train, test = recipe.problems("train", TRAIN_ROWS).to_list(), recipe.problems("test", TEST_ROWS).to_list()
-    again = recipe.problems("train", min(50, len(train))).to_list()
+    train, test = _rows(recipe, "train", TRAIN_ROWS), _rows(recipe, "test", TEST_ROWS)
+    again = _rows(recipe, "train", TRAIN_ROWS)
     data = check_data(task, train, test, again)
     progress("attacking the verifier …")
     verifier = check_verifier(task, test[:ATTACKED_ROWS])
@@ -124,8 +126,22 @@ def audit(recipe: Recipe, *, model: bool = True, progress: Callable[[str], Any] 
     return page
 
 
+def _rows(recipe: Recipe, split: Split, n: int) -> Rows:
+    """Rows of a split. Raises UserError where they do not come, in a loop that waits for more than there are say."""
+    try:
+        with limited(ROWS_SECONDS):
+            return recipe.problems(split, n).to_list()
+    except TookTooLong:
+        call = f"problems({split!r}, {n}, {recipe.data.seed})"
+        raise InputError(
+            f"{recipe.task}: {call} gave no rows in {ROWS_SECONDS:.0f} seconds of computing. Does it wait for more "
+            "different rows than there are? It may return fewer than n"
+        ) from None
+
+
 def _learnability(recipe: Recipe, task: Task, progress: Callable[[str], Any]) -> tuple[list[Check], str]:
     """What the recipe's model does on the task before training, and the verdict by rule."""
+    from rlvr_kit.machine import release_memory
     from rlvr_kit.measure.evaluation import evaluate
     from rlvr_kit.models import load_policy, load_tokenizer
     from rlvr_kit.training.step_cost import prompt_tokens
@@ -148,6 +164,7 @@ def _learnability(recipe: Recipe, task: Task, progress: Callable[[str], Any]) ->
     greedy = evaluate(policy, tokenizer, asked, template, label="greedy", sampling=one, task=task).rows
     sampled = evaluate(policy, tokenizer, tried, template, label="sampled", sampling=many, task=task).rows
     del policy
+    release_memory()
     sampled["reward"] = recipe.rewards.format * sampled.format_ok + recipe.rewards.correct * sampled.correct
     groups = sampled.groupby("problem")
     n, solved = len(tried), groups.correct.sum()
@@ -166,7 +183,7 @@ def _learnability(recipe: Recipe, task: Task, progress: Callable[[str], Any]) ->
     progress("timing a training step …")
     checks.append(Check("a training step", _step_time(recipe)))
     names = ("greedy", "sampled", "format", "pass", "mixed")
-    verdict = _verdict(recipe, **{name: k / n for name, (k, n) in zip(names, shares.values(), strict=True)})
+    verdict = verdict_on(recipe, **{name: k / n for name, (k, n) in zip(names, shares.values(), strict=True)})
     if longest > limit:
         verdict += (
             f". Worked answers take up to {longest} tokens: set grpo.max_completion_length={longest + 4}"
@@ -187,7 +204,7 @@ def _step_time(recipe: Recipe) -> str:
     return told + (f", {steps} steps {steps * seconds / 60:.1f}" if steps > 0 else "")
 
 
-def _verdict(recipe: Recipe, **share: float) -> str:
+def verdict_on(recipe: Recipe, **share: float) -> str:
     """ready, too easy or too hard, and what to change; `share`: greedy, sampled, format, pass, mixed."""
     told = f"{share['greedy']:.0%} right when greedy, {share['sampled']:.0%} when sampled"
     if share["greedy"] >= EASY_GREEDY:

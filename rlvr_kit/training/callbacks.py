@@ -5,7 +5,6 @@ import math
 import re
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from rich.console import Console
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
-from rlvr_kit.machine import IS_MAIN_PROCESS
+from rlvr_kit.machine import IS_MAIN_PROCESS, handle_signals
 from rlvr_kit.measure.evaluation import evaluate
 from rlvr_kit.models import load_policy
 from rlvr_kit.recipe import Recipe
@@ -202,12 +201,5 @@ def stop_signals(keeper: RunKeeper) -> Iterator[None]:
         keeper.signal = number
         Console(stderr=True, quiet=not IS_MAIN_PROCESS).print("\nstopping after this step, with a checkpoint")
 
-    if threading.current_thread() is not threading.main_thread():
+    with handle_signals(ask, signal.SIGINT, signal.SIGTERM):
         yield
-        return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -9,7 +9,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from rlvr_kit.errors import InputError
-from rlvr_kit.machine import pick_dtype
+from rlvr_kit.number_format import pick_dtype
 from rlvr_kit.recipe import Recipe
 
 #: Settings whose values TRL reads only when the first loss is computed, and the values that it knows.

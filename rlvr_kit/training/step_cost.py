@@ -5,7 +5,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from rlvr_kit.errors import InputError, UserError
-from rlvr_kit.machine import GIB, pick_dtype
+from rlvr_kit.machine import GIB
+from rlvr_kit.number_format import pick_dtype
 from rlvr_kit.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -104,7 +105,11 @@ def memory_by_part(
 
     gpu = gpu or torch.cuda.is_available()
     four_bit, lora, tree = recipe.model.load_in_4bit, recipe.lora is not None, recipe.run.shared_prefix
-    size = 2 if gpu and recipe.model.dtype == "auto" else pick_dtype(recipe.model.dtype).itemsize
+    # As models.choose_dtype decides, but for the machine that is planned for and with no need of the weights.
+    dtype = recipe.model.dtype
+    if dtype == "auto":
+        dtype = "bfloat16" if gpu else "auto" if lora else "float32"
+    size = pick_dtype(dtype, config).itemsize
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
         total = model.num_parameters()
@@ -131,16 +136,15 @@ def memory_by_part(
         "logits": float(max(tiles, draws)),
     }
     learning = bytes_of["gradients"] + bytes_of["activations"] + tiles
-    # What the backward pass holds for a moment: a quarter, by the measured peaks of real runs.
-    bytes_of["workspace"] = learning / 4
+    bytes_of["workspace"] = learning / 4  # of the backward pass, by the measured peaks of real runs
     # Evaluation and training take turns, so only what evaluation needs beyond training is added.
     turns = sum(bytes_of[part] for part in ("activations", "workspace", "key-value cache", "logits"))
     bytes_of["evaluation"] = max(0.0, _evaluation_bytes(recipe, config, tokens, size) - turns)
-    parts = {part: amount / GIB for part, amount in bytes_of.items() if amount}
-    at_once = sum(parts.values())
+    at_once = sum(bytes_of.values()) / GIB
     if gpu:  # sampling and learning take turns; a CPU's allocator hardly gives back what the first one had
         sampling = bytes_of["key-value cache"] + bytes_of["weights with LoRA merged"]
         at_once -= min(sampling, learning * 1.25) / GIB
+    parts = {part: amount / GIB for part, amount in bytes_of.items() if amount}
     return parts | {"at once": at_once}, {"all": total, "trained": trained}
 
 

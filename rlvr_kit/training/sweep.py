@@ -32,6 +32,7 @@ from rlvr_kit.machine import describe_machine, die_with_parent, share_of_cores, 
 from rlvr_kit.measure.seeds import summarize_seeds
 from rlvr_kit.recipe import Recipe, load_recipe
 from rlvr_kit.run_folder import Run, atomic
+from rlvr_kit.training.resume import resolved_as_begun
 
 
 class Study(BaseModel):
@@ -116,6 +117,7 @@ def run_one(recipe: Recipe, variant: str, out: Path) -> None:
     """
     folder = _result_file(out, variant, recipe.run.seed).parent
     folder.mkdir(parents=True, exist_ok=True)
+    recipe = resolved_as_begun(recipe, folder)  # so that no base measured in another number format is taken
     with (folder / "output.txt").open("a") as output, redirect_stdout(output), redirect_stderr(output):
         result = train_and_compare(recipe, folder, out / f"base-{_base_key(recipe)}")
     with atomic(folder / "result.json") as draft:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from rlvr_kit.errors import UserError
+from rlvr_kit.machine import release_memory
 from rlvr_kit.recipe import Recipe
 from rlvr_kit.training.plan import Plan, plan
 from rlvr_kit.training.train import train
@@ -63,6 +64,7 @@ def time_step(recipe: Recipe) -> dict[str, float]:
         contextlib.suppress(_Enough),
     ):
         train(short, Path(folder) / "probe", rewards=[score], live=stop)
+    release_memory()
     before, scored, after = moments[-3:]
     return {"sampling": scored - before, "learning": after - scored}
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from rich.console import Console
 from safetensors import SafetensorError
 from transformers import PrinterCallback
 
@@ -18,14 +17,15 @@ from rlvr_kit.errors import InputError, Interrupted, MachineError, UserError
 from rlvr_kit.machine import IS_MAIN_PROCESS, peak_memory_gib, release_memory, reuse_freed_memory, use_threads
 from rlvr_kit.measure.checks import refuse_leaks
 from rlvr_kit.models import load_policy, load_tokenizer
-from rlvr_kit.recipe import Recipe, RewardsSection, load_recipe
+from rlvr_kit.recipe import Recipe, RewardsSection
 from rlvr_kit.rewards.reward_functions import CorrectnessReward, FormatReward
 from rlvr_kit.run_folder import Run, atomic, cannot_write, checkpoints, file_sizes, only_writer
 from rlvr_kit.tasks.hostile import refuse_broken
 from rlvr_kit.training.callbacks import RunKeeper, stop_signals, whole_policy
 from rlvr_kit.training.configs import grpo_config, lora_config
-from rlvr_kit.training.finish import reason_to_end, save_model, write_summary
+from rlvr_kit.training.finish import save_model, write_summary
 from rlvr_kit.training.plan import plan
+from rlvr_kit.training.resume import is_finished, refuse_other_run, resolved_as_begun
 
 
 def _trainer_class(recipe: Recipe, folder: Path) -> type:
@@ -70,37 +70,6 @@ def _trainer_class(recipe: Recipe, folder: Path) -> type:
     return Trainer
 
 
-def _refuse_other_run(recipe: Recipe, folder: Path) -> None:
-    """Raise UserError when the folder holds a run of another recipe."""
-    kept = folder / "recipe.yaml"
-    if kept.exists():
-        try:
-            before, now = load_recipe(kept).resolved().model_dump(), recipe.model_dump()
-        except UserError as error:
-            advice = "put that run's recipe back there, or choose another output folder"
-            raise InputError(f"{error}; so it is not known which run this is: {advice}") from None
-        if differing := [key for key in now if before[key] != now[key]]:
-            raise InputError(
-                f"{folder} holds another run (its recipe has another {', '.join(differing)}); choose another "
-                "output folder, or give that run's own recipe to go on with it"
-            )
-        recipe.loaded_task.refuse_changed(folder / "task.py")
-    elif (folder / "log.jsonl").exists() or (folder / "model").exists():
-        raise InputError(f"{folder} holds another run (with no recipe.yaml); choose another output folder")
-
-
-def _is_finished(recipe: Recipe, run: Run) -> bool:
-    """Whether the run has its model. A summary that a kill has prevented is written now."""
-    if not (run.path / "model").exists():
-        return False
-    if IS_MAIN_PROCESS and not (run.path / "summary.json").exists():
-        lines = run.lines() if (run.path / "log.jsonl").exists() else []
-        write_summary(recipe, run, reason_to_end(recipe, lines), peak_gib=None)
-    console = Console(stderr=True, quiet=not IS_MAIN_PROCESS, soft_wrap=True)
-    console.print(f"{run.path} is a finished run of this recipe; nothing to do", markup=False)
-    return True
-
-
 @contextmanager
 def _opened(recipe: Recipe, run: Run, checkpoint: Path | None) -> Iterator[None]:
     """Write recipe.yaml and forget what was logged after the checkpoint; undo it when nothing was trained."""
@@ -108,9 +77,7 @@ def _opened(recipe: Recipe, run: Run, checkpoint: Path | None) -> Iterator[None]
         with atomic(run.path / "recipe.yaml") as draft:
             draft.write_text(recipe.to_yaml(), encoding="utf-8")
         if recipe.loaded_task.file:
-            with atomic(
-                run.path / "task.py"
-            ) as draft:  # what was asked and judged, whatever becomes of the file
+            with atomic(run.path / "task.py") as draft:  # the run keeps what was asked and how it was judged
                 shutil.copy(recipe.loaded_task.file, draft)
         shutil.rmtree(run.path / "checkpoints" / ".partial", ignore_errors=True)
         run.forget_after(int(checkpoint.name.split("-")[1]) if checkpoint else -1)
@@ -149,16 +116,16 @@ def train(
     """
     if not str(out).strip():
         raise InputError("the output folder has an empty name: give it one, such as runs/first")
-    run, recipe = Run(out), recipe.resolved()
-    _refuse_other_run(recipe, run.path)
-    if _is_finished(recipe, run):
+    run, recipe = Run(out), resolved_as_begun(recipe, Path(out))
+    refuse_other_run(recipe, run.path)
+    if is_finished(recipe, run):
         return run
     if IS_MAIN_PROCESS:  # it is enough that one of several processes refuses
         # With other reward functions the recipe's weights are not used, and may be 0.
         plan(recipe.model_copy(update={"rewards": RewardsSection()}) if rewards else recipe)
     with only_writer(run.path) if IS_MAIN_PROCESS else nullcontext():
-        _refuse_other_run(recipe, run.path)  # another process may have trained here in the meantime
-        if not _is_finished(recipe, run):
+        refuse_other_run(recipe, run.path)  # another process may have trained here in the meantime
+        if not is_finished(recipe, run):
             _train(recipe, run, rewards, live)
     release_memory()
     return run
@@ -166,6 +133,7 @@ def train(
 
 def _train(recipe: Recipe, run: Run, rewards: list[Any] | None, live: Callable[[Run], None] | None) -> None:
     """Load, train from the last checkpoint on, and save, in a folder in which no other process trains."""
+    release_memory()  # what an evaluation in the same process left: the peak would come on top of it
     reuse_freed_memory()
     use_threads(recipe.run.threads)
     problems, template, task = recipe.training_problems(), recipe.template(), recipe.loaded_task
@@ -243,9 +211,7 @@ def _explained(
             f"memory ran out ({reason}): lower grpo.per_device_train_batch_size, and raise "
             "grpo.gradient_accumulation_steps by as much"
         )
-    if (
-        isinstance(error, RuntimeError | IndexError) and keeper.blew_up()
-    ):  # a sampler that is given NaN ends in these
+    if isinstance(error, RuntimeError | IndexError) and keeper.blew_up():  # what a sampler raises for NaN
         return None
     if not keeper.begun or (own_code and not keeper.logged):
         return InputError(f"recipe {recipe.name} cannot be trained: {type(error).__name__}: {reason}")

@@ -1,1 +1,1 @@
-"""The notebooks as a whole: executing them all, and the report of what they showed."""
+"""The notebooks as a series: execute all of them, and make a report of what they showed."""

@@ -1,4 +1,4 @@
-"""Run the notebooks with no one watching: papermill executes them in order with one set of parameters.
+"""Run the notebooks without a browser: papermill executes them in order with one set of parameters.
 
 The executed copies stay in the run folder. At the end their report and the headline figures (headline.json) are
 written beside them.
@@ -32,16 +32,16 @@ from rlvr_kit.recipe import load_recipe
 from rlvr_kit.run_folder import Run, atomic, cannot_write
 from rlvr_kit.tutorial.report import build_report, headline_text
 
-#: Seconds between two lines about a training that goes on inside a cell.
+#: Seconds between two progress lines while a cell trains.
 SHOWN_EVERY = 30.0
 HEADLINE = ("n", "strict", "strict_ci", "lenient", "format", "truncated")
 
 
 def run_notebooks(recipe: str, out: str | Path, seed: int = 0, notebooks: list[Path] | None = None) -> Path:
-    """Execute `notebooks` (the whole series) into the new run folder `out`; return its report.html.
+    """Execute `notebooks` (by default the whole series) into the new run folder `out`; return its report.html.
 
-    Raises UserError when `out` holds a run already or cannot be written, when a cell fails (the message names
-    notebook, cell and error), or on Ctrl-C. The copies in ``out/notebooks/`` show how far it came.
+    Raises UserError when `out` already holds a run or cannot be written, when a cell fails (the message names
+    notebook, cell and error), or on Ctrl-C. The copies in ``out/notebooks/`` keep what was executed until then.
 
     >>> run_notebooks("smoke", "runs/first")  # doctest: +SKIP
     """
@@ -51,7 +51,7 @@ def run_notebooks(recipe: str, out: str | Path, seed: int = 0, notebooks: list[P
             raise InputError(
                 f"{out} holds another run ({name} is there): choose another folder, or remove it"
             )
-    recipe = str(Path(recipe).resolve()) if Path(recipe).is_file() else recipe  # cells may run elsewhere
+    recipe = str(Path(recipe).resolve()) if Path(recipe).is_file() else recipe  # cells run in another folder
     parameters = {"RECIPE": recipe, "RUN_DIR": str(out), "SEED": seed}
     todo = sorted((PROJECT / "notebooks").glob("*.ipynb")) if notebooks is None else notebooks
     copies = [out / "notebooks" / notebook.name for notebook in todo]
@@ -63,7 +63,7 @@ def run_notebooks(recipe: str, out: str | Path, seed: int = 0, notebooks: list[P
         minutes = round((time.perf_counter() - started) / 60, 2)
         costs.append({"name": notebook.stem, "minutes": minutes, "peak_memory_gib": round(memory["peak"], 2)})
     run = Run(out)
-    measured = run.summary() if (out / "summary.json").exists() else {}  # what training left
+    measured = run.summary() if (out / "summary.json").exists() else {}  # written by training
     (base_rows, base), (tuned_rows, tuned) = run.evaluation("base"), run.evaluation("tuned")
     comparison = compare(base_rows, tuned_rows)
     headline = {
@@ -98,9 +98,7 @@ def _execute(notebook: Path, copy: Path, parameters: dict[str, Any], title: str)
     except OSError as error:
         raise cannot_write(copy.parent, error) from None
     bar = {"desc": title, "mininterval": 0.1 if sys.stderr.isatty() else 30}  # few lines in a CI log
-    quiet = [
-        "--log-level=ERROR"
-    ]  # otherwise each kernel warns that it uses a local socket without encryption
+    quiet = ["--log-level=ERROR"]  # otherwise each kernel warns that its local socket is not encrypted
     try:
         with _training_shown(Path(parameters["RUN_DIR"])):
             papermill.execute_notebook(
@@ -108,39 +106,35 @@ def _execute(notebook: Path, copy: Path, parameters: dict[str, Any], title: str)
                 config=Config(KernelManager={"transport": "tcp" if _loopback_works() else "ipc"}),
             )  # fmt: skip
     except KeyboardInterrupt:
-        logging.getLogger("asyncio").setLevel(
-            logging.CRITICAL
-        )  # it would show tracebacks of what was under way
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # no tracebacks of unfinished tasks
         raise Interrupted(
             signal.SIGINT,
             f"stopped in {notebook.name}, which was not finished; {copy.parent} keeps what was executed",
         ) from None
-    except Exception as error:  # whether it is papermill's, its client's or the kernel's: say where and what
+    except Exception as error:  # from papermill, its client or the kernel: say where and what
         name, text = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", error)
         if name == "DeadKernelError":
             text = "the kernel was killed, most often because memory ran out"
         where = "could not start"
         for cell in nbformat.read(copy, as_version=4).cells if copy.exists() else []:
-            if cell.metadata.get("papermill", {}).get(
-                "start_time"
-            ):  # of the cells that started, the last one
+            if cell.metadata.get("papermill", {}).get("start_time"):  # the last cell that started has failed
                 where = f"failed at cell {cell.id}, {cell.source.strip().partition(chr(10))[0]!r}"
-        kept = f" (how far it came: {copy})" if copy.exists() else ""
+        kept = f" (what was executed: {copy})" if copy.exists() else ""
         raise InputError(f"{notebook.name} {where}: {name}: {text}{kept}") from error
 
 
 @contextmanager
 def _training_shown(out: Path) -> Iterator[None]:
-    """Show the last line of a training's log now and then, while papermill's bar stands still in its cell."""
+    """Show a line of a training's log now and then, because papermill's bar stands still while a cell runs."""
     over = threading.Event()
 
     def watch() -> None:
-        shown = (time.time(), "")  # only logs that are written from now on, not those of earlier notebooks
+        shown = (time.time(), "")  # so only logs that change from now on are shown
         while not over.wait(SHOWN_EVERY):
             logs = [(log.stat().st_mtime, str(log)) for log in out.rglob("log.jsonl")]
             if logs and (last := max(logs)) > shown:
                 shown = last
-                with suppress(ValueError):  # a line that is only half written
+                with suppress(ValueError):  # the last line may be half written
                     line = json.loads(Path(last[1]).read_text(encoding="utf-8").splitlines()[-1])
                     reward = f", reward {line['reward']:.2f}" if line.get("reward") is not None else ""
                     tqdm.write(f"  training: step {line['step']}{reward}", sys.stderr)
@@ -153,7 +147,7 @@ def _training_shown(out: Path) -> Iterator[None]:
 
 
 def _loopback_works() -> bool:
-    """Whether this machine has a loopback network; where it has none, a kernel is reached through files (ipc)."""
+    """Whether this machine has a loopback network. Without one, a kernel is reached through files (ipc)."""
     try:
         with socket.create_server(("127.0.0.1", 0)) as server:
             socket.create_connection(server.getsockname(), timeout=1).close()
@@ -165,6 +159,6 @@ def _loopback_works() -> bool:
 def _point_latest_at(out: Path) -> None:
     latest, draft = out.parent / "latest", out.parent / f".latest.{os.getpid()}"
     if latest.is_symlink() or not latest.exists():
-        with suppress(OSError):  # some file systems have no links, and the run is good without one
+        with suppress(OSError):  # some file systems have no links, and the run needs none
             draft.symlink_to(out.name)
             os.replace(draft, latest)

@@ -1,8 +1,8 @@
-"""All that a run of the notebooks shows, as one HTML page that needs no network.
+"""The report of a run of the notebooks: one HTML page that needs no network.
 
 nbconvert turns each executed notebook into HTML. Pictures are embedded, formulas become MathML, and links between
-notebooks become links within the page. The page around them is ``report.html.j2``. A model's completions stand in
-that page, so scripts and event handlers are taken out of what the notebooks show; nothing in it needs them.
+notebooks become links within the page. The page around them is ``report.html.j2``. The page contains a model's
+completions, so scripts and event handlers are removed from what the notebooks show; nothing in it needs them.
 """
 
 from base64 import b64encode
@@ -19,12 +19,12 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from pygments.formatters import HtmlFormatter
 
 from rlvr_kit.measure.signs import Outcome
-from rlvr_kit.measure.statistics import wilson_interval
+from rlvr_kit.measure.statistics import share_text
 from rlvr_kit.measure.wording import NEXT_STEPS, TITLES
 from rlvr_kit.paths import PROJECT
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
-#: Elements that run or load something by themselves.
+#: HTML elements that run or load something by themselves.
 ACTIVE = ["script", "iframe", "object", "embed", "base", "link", "meta", "form"]
 SHARES = {
     "strict": "Correct, strict",
@@ -35,7 +35,7 @@ SHARES = {
 
 
 def headline_text(headline: dict[str, Any]) -> list[str]:
-    """The figures of headline.json as lines of text.
+    """Return the figures of headline.json as lines of text.
 
     >>> headline_text(headline)[1]  # doctest: +SKIP
     '  Correct, strict   base 5.0% (2.7% to 9.0%)    tuned 40.0% (33.5% to 46.9%)'
@@ -52,9 +52,12 @@ def build_report(
     curves: Path | None = None,
     result: Outcome | None = None,
 ) -> str:
-    """One HTML page: the figures of `headline`, the picture `curves` (a PNG), and the executed notebooks `copies`.
+    """Return an HTML page: the figures of `headline`, the picture `curves` (a PNG) and the executed notebooks `copies`.
 
-    `conclusion` is the headline; `result` chooses its title, its colour and the sentence about what to do next.
+    `conclusion` is the sentence at the top; `result` chooses its title, its colour and the advice below it.
+
+    >>> build_report(copies, headline, "No evidence of a difference.")[:15]  # doctest: +SKIP
+    '<!DOCTYPE html>'
     """
     page = Environment(loader=PackageLoader("rlvr_kit.tutorial", "."), autoescape=True).get_template(
         "report.html.j2"
@@ -74,11 +77,11 @@ def build_report(
 
 
 def _table(headline: dict[str, Any]) -> list[tuple[str, str, str]]:
-    def cell(side: dict[str, Any], share: str) -> str:
-        low, high = wilson_interval(side[share] * side["n"], side["n"])
-        return f"{side[share]:.1%} ({low:.1%} to {high:.1%})"
-
-    return [(name, cell(headline["base"], key), cell(headline["tuned"], key)) for key, name in SHARES.items()]
+    base, tuned = headline["base"], headline["tuned"]
+    return [
+        (name, share_text(base[key], base["n"]), share_text(tuned[key], tuned["n"]))
+        for key, name in SHARES.items()
+    ]
 
 
 def _costs(headline: dict[str, Any]) -> str:
@@ -94,7 +97,7 @@ def _costs(headline: dict[str, Any]) -> str:
 
 
 def _section(copy: Path) -> dict[str, Any]:
-    """One notebook as a part of the page, with ids that no other notebook has, and with nothing that runs."""
+    """Return one notebook as a section of the page, with unique ids and with nothing that runs."""
     notebook = nbformat.read(copy, as_version=4)
     notebook.metadata.pop("widgets", None)  # a widget is drawn by JavaScript that comes from a CDN
     for cell in notebook.cells:
@@ -122,12 +125,12 @@ def _is_script(value: str | list[str]) -> bool:
 
 
 class MathML(IPythonRenderer):
-    """Markdown to HTML with formulas as MathML, which browsers draw by themselves, without a script from a CDN."""
+    """Markdown to HTML with formulas as MathML, which browsers draw without any script."""
 
     def inline_math(self, body: str, display: str = "inline") -> str:
         try:
             return convert(body, display=display)
-        except Exception:  # printed text with two dollar signs in it need not be a formula
+        except Exception:  # text between two dollar signs is not always a formula
             return f"<code>${escape(body)}$</code>"
 
     def block_math(self, body: str) -> str:
@@ -135,11 +138,11 @@ class MathML(IPythonRenderer):
 
 
 class Fragment(HTMLExporter):
-    """A notebook's HTML, without the page around it."""
+    """Makes a notebook's HTML, without the page around it."""
 
     @pass_context
     def markdown2html(self, context: Any, source: str) -> str:
-        """As nbconvert does it, with our renderer."""
+        """Render Markdown as nbconvert does, but with formulas as MathML."""
         attachments = context.get("cell", {}).get("attachments", {})
         images = {"attachments": attachments, "embed_images": True, "path": str(PROJECT / "notebooks")}
         return MarkdownWithMath(renderer=MathML(escape=False, **images)).render(source)

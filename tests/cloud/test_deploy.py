@@ -225,7 +225,7 @@ def test_what_cannot_be_deleted_is_named(run, no_server, answer):
 
 @pytest.mark.parametrize(
     "body, said",
-    [(b"<html>", "is no JSON"), (b"{}", "no chat completion")],
+    [(b"<html>", "not answer with JSON"), (b"{}", "a chat completion")],
 )
 def test_an_endpoint_that_answers_nonsense_is_one_line(run, no_server, body, said):
     with rehearsal():

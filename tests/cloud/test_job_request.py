@@ -147,7 +147,7 @@ def test_gsm8k_in_a_folder_is_one_channel(tmp_path, monkeypatch):
     assert channels(recipe) == {"gsm8k": folder}
     folder.rmdir()
     with pytest.raises(
-        UserError, match="needs the folder .*project/gsm8k .channel gsm8k., but there is none"
+        UserError, match="needs the folder .*project/gsm8k .channel gsm8k., which does not exist"
     ):
         channels(recipe)
 

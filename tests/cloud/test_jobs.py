@@ -56,7 +56,7 @@ def test_attach_to_no_job_and_to_another_kits(aws):
         ResourceConfig={"InstanceType": "ml.m5.xlarge", "InstanceCount": 1, "VolumeSizeInGB": 1},
         StoppingCondition={"MaxRuntimeInSeconds": 60},
     )  # fmt: skip
-    with pytest.raises(UserError, match="'theirs' is a training job, but none of this kit's"):
+    with pytest.raises(UserError, match="'theirs' is a training job, but this kit did not submit it"):
         attach("theirs")
 
 
@@ -172,7 +172,7 @@ def test_ctrl_c_stops_following_and_not_the_job(aws, job):
 
 def test_ctrl_c_in_a_rehearsal_does_not_say_that_the_job_goes_on(aws, job):
     last = interrupted_while_following(job)[-1]
-    assert "the job goes on" not in last and "its job ends when the rehearsal ends" in last
+    assert "the job goes on" not in last and "the job ends when the rehearsal ends" in last
 
 
 def test_ctrl_c_at_the_command_line_ends_with_that_line(monkeypatch):
@@ -184,7 +184,7 @@ def test_ctrl_c_at_the_command_line_ends_with_that_line(monkeypatch):
     monkeypatch.setattr(jobs, "follow", partial(follow, on_line=interrupt, poll=0.1))
     result = CliRunner().invoke(app, ["submit", "--recipe", "smoke", "--rehearse"])
     assert result.exit_code == 130
-    assert "its job ends when the rehearsal ends" in result.output.splitlines()[-1]
+    assert "the job ends when the rehearsal ends" in result.output.splitlines()[-1]
 
 
 def test_stop(aws, job):

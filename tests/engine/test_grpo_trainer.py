@@ -35,6 +35,14 @@ def test_groups_without_signal_are_not_computed(tmp_path: Path, monkeypatch: pyt
     # At the second step no group has a signal: one row stays, so that every weight has a gradient of zeros.
     assert computed == [(4, 4), (1, 0)]
     assert all(p.grad is None or not p.grad.any() for p in trainer.model.parameters())
+    stock = make_trainer(GRPOTrainer, tmp_path, max_steps=2)
+    force(stock, monkeypatch)
+    stock.train()
+    # The entropy that is logged is that of all completions, also of those that were left out.
+    ours, theirs = (
+        [line["entropy"] for line in each.state.log_history if "entropy" in line] for each in (trainer, stock)
+    )
+    assert len(ours) == 2 and ours == pytest.approx(theirs, rel=2e-4)
 
 
 def test_a_loss_pass_holds_whole_groups_and_those_with_signal_come_first(

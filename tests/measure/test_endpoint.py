@@ -147,10 +147,10 @@ def test_what_fails_counts_as_wrong_is_shown_and_is_asked_again_next_time(fake, 
     "answer, said",
     [
         ((429, {"error": {"message": "too many requests"}}), "answered 429.*too many requests"),
-        ((200, HTML), "no chat completion: <!doctype html> <html>"),
-        ((200, "{oops"), "no chat completion"),
-        ((200, {"detail": "hello"}), "no chat completion"),
-        ((200, completion(None) | {"choices": []}), "no chat completion"),
+        ((200, HTML), "a chat completion: <!doctype html> <html>"),
+        ((200, "{oops"), "a chat completion"),
+        ((200, {"detail": "hello"}), "a chat completion"),
+        ((200, completion(None) | {"choices": []}), "a chat completion"),
         ((500, HTML), "answered 500"),
         ((404, {"detail": "no such model"}), "answered 404.*no such model"),
         ((401, {"error": "no key"}), "answered 401"),
@@ -191,7 +191,7 @@ def test_no_other_services_key_is_sent(fake, monkeypatch):
 
 @pytest.mark.parametrize("address", ["", "localhost:8000", "ftp://x", "http://"])
 def test_what_is_no_address_is_refused(address):
-    with pytest.raises(UserError, match="is no address of an endpoint"):
+    with pytest.raises(UserError, match="is not the address of an endpoint"):
         openai_endpoint(address, "m")
 
 

@@ -52,7 +52,7 @@ def test_the_gold_may_be_a_number_a_text_or_a_worked_solution(fields):
     "line, problem",
     [
         ("{", "property name"),
-        ("18", "not an object"),
+        ("18", "must be a JSON object"),
         ('{"gold": "18"}', "'completion'"),
         ('{"completion": 18, "gold": "18"}', "'completion'"),
         ('{"completion": "x"}', "'gold'"),

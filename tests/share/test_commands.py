@@ -15,7 +15,7 @@ def rlvr(*arguments: object) -> subprocess.CompletedProcess[str]:
 def test_export_and_push_say_in_one_line_what_is_missing(tmp_path: Path) -> None:
     for arguments, said in (
         (["export", tmp_path / "none", "--out", tmp_path / "out"], "holds no recipe.yaml"),
-        (["push", tmp_path, "me/model"], "is no exported model"),
+        (["push", tmp_path, "me/model"], "is not an exported model"),
     ):
         result = rlvr(*arguments)
         assert result.returncode == 1 and said in result.stderr and "Traceback" not in result.stderr

@@ -113,7 +113,7 @@ def test_refusals_leave_nothing(run, folders, tmp_path):
     shutil.copy(run.path / "recipe.yaml", half)
     with pytest.raises(UserError, match="no trained model"):
         export(Run(half), tmp_path / "out")
-    with pytest.raises(UserError, match="'gguf' is none of merged, adapter"):
+    with pytest.raises(UserError, match="'gguf' is not one of merged, adapter"):
         export(run, tmp_path / "out", kind="gguf")
     whole = train(load_recipe("smoke", ["lora=null", "grpo.max_steps=1"]), tmp_path / "whole")
     with pytest.raises(UserError, match="every weight"):

@@ -44,13 +44,13 @@ def test_without_a_token_it_says_how_to_get_one(folders, calls, monkeypatch, tmp
 
 
 def test_a_folder_that_was_not_exported_or_has_no_licence_stays_here(folders, token, calls, tmp_path):
-    with pytest.raises(UserError, match="is no exported model"):
+    with pytest.raises(UserError, match="is not an exported model"):
         push(tmp_path, "me/model")
     copy = shutil.copytree(folders["merged"], tmp_path / "copy")
     card = ModelCard.load(copy / "README.md")
     card.data.license = "unknown"
     card.save(copy / "README.md")
-    with pytest.raises(UserError, match="knows no licence.*--licence"):
+    with pytest.raises(UserError, match="does not name the base.s licence.*--licence"):
         push(copy, "me/model")
     assert calls == []
 
@@ -70,5 +70,5 @@ def test_a_token_without_rights_is_one_line(status, advice, folders, token, monk
 def test_offline_and_bad_names_are_one_line(folders, token):
     with pytest.raises(UserError, match="could not be reached"):
         push(folders["merged"], "me/model")  # the tests run with HF_HUB_OFFLINE=1
-    with pytest.raises(UserError, match="is no name for a model"):
+    with pytest.raises(UserError, match="cannot be a model.s name"):
         push(folders["merged"], "not a name/at all/really")

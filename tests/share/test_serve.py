@@ -57,7 +57,7 @@ def test_another_model_name_is_refused_in_one_line(run, server):
 
 def test_what_cannot_be_served_is_one_line(folders, tmp_path, monkeypatch):
     with (
-        pytest.raises(UserError, match="is an adapter alone: export it as merged"),
+        pytest.raises(UserError, match="is only an adapter: export it as merged"),
         serve(folders["adapter"]),
     ):
         pass

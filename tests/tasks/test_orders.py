@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlvr_kit.tasks.orders import COUNTS, INSTRUCTION, WORDS, problems, split_of, verify
+from rlvr_kit.tasks.generated import split_of
+from rlvr_kit.tasks.orders import COUNTS, INSTRUCTION, WORDS, problems, verify
 
 ORDER = {"name": "Anna", "item": "mug", "count": 1, "city": "Rome", "day": "Monday"}
 GOLD = json.dumps(ORDER)
@@ -54,8 +55,8 @@ MALFORMED = [
     (raw('"count": 1', '"count": 1e0'), "count", False),
     (raw('"count": 1', '"count": 01'), "not JSON", False),
     (raw('"count": 1', '"count": 0x1'), "not JSON", False),
-    (raw('"count": 1', '"count": NaN'), "NaN is no JSON number", False),
-    (raw('"count": 1', '"count": Infinity'), "Infinity is no JSON number", False),
+    (raw('"count": 1', '"count": NaN'), "NaN is not a JSON number", False),
+    (raw('"count": 1', '"count": Infinity'), "Infinity is not a JSON number", False),
     (raw('"count": 1', '"count": 1, "count": 1'), "a key twice", False),
     (raw('"count": 1', '"count": 2, "count": 1'), "a key twice", False),
     (raw('"count": 1', '"count": 1, "count": 2'), "a key twice", False),

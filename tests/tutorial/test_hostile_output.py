@@ -85,7 +85,9 @@ def test_styled_tables_escape_what_a_model_wrote() -> None:
                 assert own or 'escape="html"' in cell.source, (path.name, cell.id)
 
 
-def test_nothing_in_the_report_runs_even_where_a_notebook_forgot_to_escape(tmp_path: Any) -> None:
+def test_nothing_in_the_report_runs_even_where_a_notebook_forgot_to_escape(
+    tmp_path: Any, figures: dict
+) -> None:
     outputs = [
         new_output("display_data", {"text/html": f"<table><tr><td>{text}</td></tr></table>"})
         for text in HOSTILE
@@ -95,15 +97,7 @@ def test_nothing_in_the_report_runs_even_where_a_notebook_forgot_to_escape(tmp_p
     outputs += [new_output("display_data", {"text/html": rows().to_html()})]
     cells = [new_markdown_cell("# Hostile"), new_code_cell("show()", outputs=outputs)]
     nbformat.write(new_notebook(cells=cells), tmp_path / "hostile.ipynb")
-    shares = {"n": 9, "strict": 0, "lenient": 0, "format": 0, "truncated": 0}
-    figures = {
-        "minutes": 1,
-        "notebooks": [{"name": "x", "peak_memory_gib": 1}],
-        "best_step": None,
-        "mcnemar_p": 1,
-        "base": shares,
-        "tuned": shares,
-    }
+
     text = build_report(
         [tmp_path / "hostile.ipynb"], figures | {"model": "<b>", "data": "<script>"}, "<script>"
     )

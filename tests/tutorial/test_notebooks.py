@@ -74,16 +74,8 @@ def test_static_runs_anywhere(path, rule):
 
 
 @each_notebook
-def test_static_formulas_are_drawn_in_the_report(path):
-    shares = {"n": 9, "strict": 0, "lenient": 0, "format": 0, "truncated": 0}
-    figures = {
-        "minutes": 1,
-        "notebooks": [{"name": "x", "peak_memory_gib": 1}],
-        "best_step": None,
-        "mcnemar_p": 1,
-        "base": shares,
-        "tuned": shares,
-    }
+def test_static_formulas_are_drawn_in_the_report(path, figures):
+
     page = BeautifulSoup(build_report([path], figures, ""), "html.parser")
     assert not [
         math.get_text() for math in page.find_all("math") if "\\" in math.get_text()
