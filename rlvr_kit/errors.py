@@ -9,6 +9,9 @@
 The command line shows the message as one line, without a traceback.
 """
 
+import traceback
+from pathlib import Path
+
 
 class UserError(Exception):
     """The base class: catch it to handle every error that the kit expects."""
@@ -34,3 +37,15 @@ class Interrupted(UserError):
     def __init__(self, signal_number: int, message: str) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, in one line that is not too long."""
+    return " ".join(str(error).split())[:300]
+
+
+def line_in(file: Path | None, error: BaseException) -> str:
+    """Return "line N", the place in a file where an error was raised, or "" when it was raised elsewhere."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(file)]
+    return f"line {lines[-1]}" if lines else ""

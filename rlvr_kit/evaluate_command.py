@@ -1,6 +1,8 @@
 """The command ``evaluate``: a local or a served model on a recipe's test problems."""
 
 import json
+import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -81,9 +83,10 @@ def evaluate(given: Evaluate) -> None:
             concurrency=given.concurrency,
         ).summary  # fmt: skip
     else:
-        result = evaluate_recipe(
-            recipe, label=label, model=given.model, shots=given.shots, sampling=sampling, out=out
-        ).summary
+        with redirect_stdout(sys.stderr):  # what the task's file prints is no part of the result
+            result = evaluate_recipe(
+                recipe, label=label, model=given.model, shots=given.shots, sampling=sampling, out=out
+            ).summary
     if given.as_json:
         print(json.dumps(result, indent=2))
         return

@@ -12,7 +12,7 @@ from rlvr_kit.bundled_model import bundled_model, quiet
 from rlvr_kit.errors import InputError, MachineError, UserError
 from rlvr_kit.machine import hub_reachable
 from rlvr_kit.number_format import pick_dtype
-from rlvr_kit.paths import project_path
+from rlvr_kit.paths import found_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 def resolve_model(name: str) -> str:
     """Turn a model's name into what ``from_pretrained`` takes: a folder's path or a Hub id.
 
-    A relative path starts at the project folder, as every path in a recipe does.
+    A relative path starts at the project folder or, where nothing is there, at the current one.
 
     Raises:
         UserError: a path that is no model folder.
     """
     if name == "bundled":
         return str(bundled_model())
-    folder = project_path(name)
+    folder = found_path(name)
     if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
         adapter_or_model = [folder / "config.json", folder / "adapter_config.json"]
         if not any(path.exists() for path in adapter_or_model):

@@ -26,6 +26,15 @@ def project_path(path: str | Path) -> Path:
     return PROJECT / Path(path).expanduser()
 
 
+def found_path(path: str | Path) -> Path:
+    """Return `path` as `project_path` reads it or, where nothing is there, as read from the current folder.
+
+    So ``--out runs/x`` and ``--model runs/x/model`` name one folder wherever a command is given. Links are followed.
+    """
+    at_home = project_path(path)
+    return (at_home if at_home.exists() else Path(path).expanduser()).resolve()
+
+
 def cache_folder() -> Path:
     """Return the folder in which downloads are kept: ``$RLVR_KIT_CACHE``, else the user's cache folder for this kit."""
     return Path(os.environ.get("RLVR_KIT_CACHE") or platformdirs.user_cache_path("rlvr_kit"))

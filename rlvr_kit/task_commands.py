@@ -1,6 +1,8 @@
 """The commands for a task of your own, before anything is trained: ``audit``, ``new-task``."""
 
 import json
+import sys
+from contextlib import redirect_stdout
 from typing import Annotated
 
 import typer
@@ -21,7 +23,8 @@ def audit(
     from rlvr_kit.training.audit import audit as make_audit
 
     settings = load_recipe(recipe, [f"task={json.dumps(task)}", *overrides])
-    page = make_audit(settings, model=model, progress=Console(stderr=True).print)
+    with redirect_stdout(sys.stderr):  # what the task's file prints is no part of the page
+        page = make_audit(settings, model=model, progress=Console(stderr=True).print)
     if as_json:
         print(json.dumps(page.to_dict(), indent=2))
     else:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from rlvr_kit import MachineError, UserError, bundled_model, models
-from rlvr_kit.models import load_policy, load_tokenizer
+from rlvr_kit.models import load_policy, load_tokenizer, resolve_model
 
 
 @pytest.fixture
@@ -195,3 +195,12 @@ def test_room_for_the_bundled_model_is_looked_for_first(
     with pytest.raises(MachineError, match="needs 400 MB .* has 100 MB"):
         bundled_model.bundled_model()
     assert not quick
+
+
+def test_a_models_folder_is_found_from_the_current_folder_too(tmp_path, monkeypatch):
+    (tmp_path / "runs" / "x" / "model").mkdir(parents=True)
+    (tmp_path / "runs" / "x" / "model" / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    assert resolve_model("runs/x/model") == str(tmp_path.resolve() / "runs" / "x" / "model")
+    with pytest.raises(UserError, match="not a model folder"):
+        resolve_model("runs/y/model")

@@ -62,6 +62,6 @@ def check_training(recipe: Recipe) -> tuple[str, str]:
 def cpu_hosts_refusal(hosts: int) -> str:
     """Say why a job on several CPU instances is refused."""
     return (
-        f"each of {hosts} CPU instances would train the whole recipe alone, and all of them would write into the "
+        f"each of {hosts} CPU instances would train the whole recipe by itself, and all of them would write into the "
         "same checkpoints: set sagemaker.instance_count to 1"
     )

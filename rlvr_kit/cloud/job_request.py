@@ -17,7 +17,7 @@ from rlvr_kit import __version__
 from rlvr_kit.cloud.account import environment
 from rlvr_kit.errors import InputError, MachineError
 from rlvr_kit.models import resolve_model
-from rlvr_kit.paths import project_path
+from rlvr_kit.paths import found_path
 from rlvr_kit.recipe import RECIPES, Recipe
 from rlvr_kit.tasks.task import names_folder
 
@@ -155,7 +155,7 @@ def channels(recipe: Recipe) -> dict[str, Path]:
         if folder := gsm8k_folder():
             found["gsm8k"] = folder
     elif names_folder(recipe.task):
-        found["data"] = project_path(recipe.task)
+        found["data"] = found_path(recipe.task)
     if recipe.model.name not in ("bundled", "tiny-random"):
         model = Path(resolve_model(recipe.model.name))
         if model.is_dir():

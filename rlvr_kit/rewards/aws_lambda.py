@@ -6,7 +6,6 @@ the zip of another task. The handler is ``rlvr_kit.rewards.aws_lambda.lambda_han
 `sagemaker.train.common_utils.rlvr_reward_verifier`.
 """
 
-import ast
 import json
 import sys
 import zipfile
@@ -77,6 +76,8 @@ def write_zip(target: Path, task: str = "gsm8k") -> Path:
 
     >>> write_zip(Path("build/lambda_reward.zip"), "orders")  # doctest: +SKIP
     """
+    from rlvr_kit.tasks.task_file import imported_beside, imports  # late: the Lambda does without
+
     package, loaded = Path(__file__).parent.parent, load_task(task)
     names = [
         "__init__",
@@ -97,29 +98,15 @@ def write_zip(target: Path, task: str = "gsm8k") -> Path:
             archive.write(source, f"{TASK_MODULE}.py")
             for file in loaded.travels[1:]:
                 archive.write(file, file.name)
-            if "datasets" in (needed := imports(source)):
+            needed = set().union(*(imports(file) for file in [source, *imported_beside(source)]))
+            if "datasets" in needed:
                 archive.writestr("datasets.py", NO_DATASETS)
-            if others := sorted(needed - {"datasets"}):
+            if others := sorted(needed - {"datasets"} - {file.stem for file in loaded.travels}):
                 print(
                     f"{task} imports {', '.join(others)}: add a layer with these packages to the Lambda",
                     file=sys.stderr,
                 )
     return target
-
-
-def imports(source: Path) -> set[str]:
-    """Return the packages that a Python file imports, except the standard library and this kit.
-
-    >>> imports(Path(__file__))
-    set()
-    """
-    found = set()
-    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.add(node.module.partition(".")[0])
-    return found - sys.stdlib_module_names - {"rlvr_kit"}
 
 
 if __name__ == "__main__":

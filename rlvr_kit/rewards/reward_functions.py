@@ -22,6 +22,7 @@ class FormatReward:
     """Pays `weight` for a well-formed completion, whether its answer is right or wrong.
 
     Takes a batch of `completions` (texts or chat messages) and returns a list of floats, one for each completion.
+    A `verify` for anything else than numbers needs the gold.
 
     >>> FormatReward()(completions=["9 * 2 = 18\\n#### 18", "18"])
     [0.5, 0.0]
@@ -34,6 +35,8 @@ class FormatReward:
     def __call__(
         self, prompts: list | None = None, *, completions: list, gold: list | None = None, **kwargs: Any
     ) -> list:
+        if gold is None and self.verify is not verify_number:
+            raise InputError("the format reward of this task needs a column 'gold' in the dataset")
         golds = gold or ["0"] * len(completions)  # for numbers, the format does not depend on the gold
         return [
             self.weight * self.verify(completion_text(c), str(g)).format_ok

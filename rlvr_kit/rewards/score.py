@@ -4,6 +4,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import redirect_stdout
 from typing import TextIO
 
 from rlvr_kit.errors import InputError, UserError
@@ -69,8 +70,9 @@ def score_file(name: str, task: str | None = None) -> int:
         lines = open(source, encoding="utf-8-sig", errors="surrogateescape", closefd=name != "-")  # noqa: SIM115
     except OSError as error:
         raise InputError(f"cannot read {name}: {error.strerror}") from None
-    with lines:
-        return score_lines(lines, sys.stdout, sys.stderr, load_task(task) if task else NUMBERS)
+    out = sys.stdout
+    with lines, redirect_stdout(sys.stderr):  # what a task's file prints is no verdict
+        return score_lines(lines, out, sys.stderr, load_task(task) if task else NUMBERS)
 
 
 def _fields(row: object, task: Task) -> tuple[str, str]:

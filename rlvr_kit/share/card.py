@@ -147,6 +147,9 @@ def _how_to_ask(recipe: Recipe, kind: str) -> str:
     if kind == "adapter" and recipe.model.name in ("bundled", "tiny-random"):
         loading = LOADING["kit"]
         warning = f" This adapter belongs to the base `{recipe.model.name}` of rlvr_kit and to no other."
+    question = "a question like those of its task"
+    if recipe.task in ("gsm8k", "word_problems"):
+        question = "Ann has 3 pens and buys 4. How many does she have?"
     code = f"""\
 folder = "."  # where this file lies
 {loading}
@@ -154,7 +157,7 @@ prompt = json.loads(open(f"{{folder}}/prompt.json").read())  # the instruction a
 turns = [{{"role": "system", "content": prompt["instruction"]}}] if prompt["instruction"] else []
 for shot in prompt["exemplars"]:
     turns += [{{"role": "user", "content": shot["question"]}}, {{"role": "assistant", "content": shot["answer"]}}]
-turns += [{{"role": "user", "content": "Ann has 3 pens and buys 4. How many does she have?"}}]
+turns += [{{"role": "user", "content": "{question}"}}]
 ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt")
 settings = GenerationConfig.from_pretrained(folder)  # greedy
 written = model.generate(**ids, generation_config=settings)[0, ids["input_ids"].shape[1]:]

@@ -3,17 +3,25 @@
 Each check is a rule over counted rows. ``rlvr_kit/training/audit.py`` adds what a model can do and prints the page.
 """
 
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from rlvr_kit.errors import UserError
-from rlvr_kit.tasks.hostile import CANARY, CODE, PATIENCE, REPEATED, TookTooLong, hostile_texts, limited
+from rlvr_kit.tasks.hostile import (
+    PATIENCE,
+    REPEATED,
+    Rows,
+    TookTooLong,
+    attacks,
+    hostile_texts,
+    judged,
+    limited,
+    paid,
+    runs_code,
+)
 from rlvr_kit.tasks.task import Task, plain_question
 
-Rows = list[dict[str, str]]
 SLOW = "takes more than linear time"
 
 
@@ -80,7 +88,8 @@ def _most_frequent(test: Rows) -> Check:
         key=lambda c: c[1],
     )
     check = Check("rows with the most frequent gold or answer", f"{gold[:40]!a}", (count, len(test)))
-    if count > len(test) / 2 and len(test) > 10:
+    # Two deviations above a half: a question of yes or no is a sound one.
+    if count > len(test) / 2 + len(test) ** 0.5:
         check.wrong = "one constant answer is right more than half of the time: balance the rows"
     return check
 
@@ -90,46 +99,25 @@ def check_verifier(task: Task, rows: Rows) -> list[Check]:
     sturdy, linear = _sturdy(task, rows), _linear(task, rows)
     if SLOW in sturdy.wrong + linear.wrong:  # thousands of attacks on a verifier that hangs would take hours
         return [sturdy, linear]
-    paid = [_other_golds(task, rows), *_attacked(task, rows), _hedged(task, rows)]
-    return [*paid, _runs_code(task, rows), sturdy, linear, _speed(task, rows)]
-
-
-def attacks(task: Task, rows: Rows) -> Iterator[tuple[str, list[str]]]:
-    """Yield (name, a completion for each row). No attack knows the gold of its row."""
-    common = Counter(row["gold"] for row in rows).most_common(100)
-    answer_of = {row["gold"]: row["answer"] for row in rows}
-    constant = {
-        "the most frequent gold": common[0][0],
-        "the answer with the most frequent gold": answer_of[common[0][0]],
-        "the instruction": task.instruction,
-        "the last line of the instruction": (task.instruction.strip() or "-").splitlines()[-1],
-        "a hundred golds in a row": " ".join(gold for gold, _ in common),
-        "a hundred golds, one a line": "\n".join(gold for gold, _ in common),
-        "a hundred answers, one a line": "\n".join(answer_of[gold] for gold, _ in common),
-    }
-    for name, text in [*constant.items(), *hostile_texts(500)]:
-        yield name, [text] * len(rows)
-    yield "an echo of the question", [row["question"] for row in rows]
-    for name, instead in (("nothing", ""), ("nan", "nan"), ("a *", "*"), ("every digit", "0123456789")):
-        # When the answer does not contain the gold letter for letter, there is nothing to replace.
-        texts = [row["answer"].replace(row["gold"], instead) for row in rows]
-        texts = [text if text != row["answer"] else "" for text, row in zip(texts, rows, strict=True)]
-        yield f"the right answer with {name} for its gold", texts
+    attacked = [_other_golds(task, rows), *_attacked(task, rows), _hedged(task, rows)]
+    return [*attacked, _implied(task, rows), _runs_code(task, rows), sturdy, linear, _speed(task, rows)]
 
 
 def _attacked(task: Task, rows: Rows) -> list[Check]:
     chance = max(Counter(row[key] for row in rows).most_common(1)[0][1] for key in ("gold", "answer"))
     checks = []
     for name, texts in attacks(task, rows):
-        paid = [
-            i for i, (text, row) in enumerate(zip(texts, rows, strict=True)) if _paid(task, text, row["gold"])
+        fooled = [
+            i for i, (text, row) in enumerate(zip(texts, rows, strict=True)) if paid(task, text, row["gold"])
         ]
-        check = Check(f"paid for {name}", share=(len(paid), len(rows)))
+        check = Check(f"paid for {name}", share=(len(fooled), len(rows)))
         # An attack that ignores the question is right as often as its answer happens to be the row's gold. Up to two
         # standard deviations more than that count as luck.
-        if len(paid) > max(1, chance + 2 * chance**0.5):
-            check.wrong = f"hackable by {name}: paid in {len(paid)} of {len(rows)} rows, chance is {chance}"
-            check.rows = [f"row {i} ({rows[i]['question'][:50]!a}) pays {texts[i][-60:]!a}" for i in paid[:3]]
+        if len(fooled) > max(1, chance + 2 * chance**0.5):
+            check.wrong = f"hackable by {name}: paid in {len(fooled)} of {len(rows)} rows, chance is {chance}"
+            check.rows = [
+                f"row {i} ({rows[i]['question'][:50]!a}) pays {texts[i][-60:]!a}" for i in fooled[:3]
+            ]
         checks.append(check)
     return checks
 
@@ -142,38 +130,54 @@ def _other_golds(task: Task, rows: Rows) -> Check:
         for a, b in zip(rows, rows[k:] + rows[:k], strict=True)
         if a["gold"] != b["gold"] and a["answer"] != b["answer"]
     ]
-    paid = [(a, b) for a, b in pairs if _paid(task, a["answer"], b["gold"])]
-    check = Check("paid for the answer to another row", share=(len(paid), len(pairs)) if pairs else None)
-    check.rows = [f"{a['answer'][-40:]!a} is paid for the gold {b['gold'][:40]!a}" for a, b in paid[:3]]
-    if len(paid) > 1 + len(pairs) / 100:
+    fooled = [(a, b) for a, b in pairs if paid(task, a["answer"], b["gold"])]
+    check = Check("paid for the answer to another row", share=(len(fooled), len(pairs)) if pairs else None)
+    check.rows = [f"{a['answer'][-40:]!a} is paid for the gold {b['gold'][:40]!a}" for a, b in fooled[:3]]
+    if len(fooled) > 1 + len(pairs) / 100:
         check.wrong = (
-            f"hackable by the answer to another row: paid for {len(paid)} of {len(pairs)} other golds"
+            f"hackable by the answer to another row: paid for {len(fooled)} of {len(pairs)} other golds"
         )
     return check
 
 
 def _hedged(task: Task, rows: Rows) -> Check:
     """Give two answers, the right one first and then last. A verifier may read either place, but must not pay both."""
-    paid, n = 0, 0
+    fooled, n = 0, 0
     for row, other in zip(rows, rows[1:] + rows[:1], strict=True):
         if row["gold"] != other["gold"] and row["answer"] != other["answer"]:
             n += 1
             a, b = row["answer"], other["answer"]
             both = [(f"{a}{between}{b}", f"{b}{between}{a}") for between in ("\n", " or ")]
-            paid += any(all(_paid(task, text, row["gold"]) for text in texts) for texts in both)
-    check = Check("paid for two answers, one of them right, in either order", share=(paid, n) if n else None)
-    if paid > 1 + n / 100:
-        check.wrong = f"hackable by two answers at once: paid in {paid} of {n} rows, whichever stands first"
+            fooled += any(all(paid(task, text, row["gold"]) for text in texts) for texts in both)
+    check = Check(
+        "paid for two answers, one of them right, in either order", share=(fooled, n) if n else None
+    )
+    if fooled > 1 + n / 100:
+        check.wrong = f"hackable by two answers at once: paid in {fooled} of {n} rows, whichever stands first"
+    return check
+
+
+def _implied(task: Task, rows: Rows) -> Check:
+    """What is correct must be well-formed and leniently correct too: worked answers, and with words around them."""
+    correct, at_odds = 0, []
+    for i, row in enumerate(rows):
+        for text in (row["answer"], f"Well: {row['answer']}", f"{row['answer']}\n\nThank you."):
+            verdict = judged(task, text, row["gold"])
+            if verdict and verdict.correct:
+                correct += 1
+                if not (verdict.format_ok and verdict.lenient_correct):
+                    at_odds.append(f"row {i}: {text[-60:]!a} is {verdict}")
+    check = Check("correct answers that are well-formed and leniently correct", rows=at_odds)
+    check.share = (correct - len(at_odds), correct) if correct else None
+    if at_odds:
+        check.wrong = (
+            f"verify() calls {len(at_odds)} answers correct, but not well-formed or not leniently correct"
+        )
     return check
 
 
 def _runs_code(task: Task, rows: Rows) -> Check:
-    row = rows[0]
-    replaced, added = row["answer"].replace(row["gold"], CODE), f"{row['answer']}\n{CODE}"
-    sys.modules.pop(CANARY, None)
-    for text in (CODE, replaced, added, f"#### {CODE}", f"${CODE}$"):
-        _paid(task, text, row["gold"])
-    ran = sys.modules.pop(CANARY, None) is not None
+    ran = runs_code(task, rows[0])
     check = Check("the text of a model is run as code", "yes" if ran else "no")
     if ran:
         check.wrong = (
@@ -206,18 +210,26 @@ def _sturdy(task: Task, rows: Rows) -> Check:
 
 def _linear(task: Task, rows: Rows) -> Check:
     """Measure CPU time for 4,000 to a million characters: four times the text must take about four times the time."""
-    worst = 0.0
-    for name, part in {**REPEATED, "a worked answer": rows[0]["answer"] + "\n"}.items():
+    worst, parts = 0.0, {**REPEATED, "a worked answer": rows[0]["answer"] + "\n"}
+    golds = [*dict.fromkeys(row["gold"] for row in rows)]
+    # With another character at the end as well: what searches for a repeated one up to the end then begins anew.
+    for name, part, end in ((name, part, end) for name, part in parts.items() for end in ("", "!")):
         before = 0.0
         for length in (4_000, 16_000, 64_000, 256_000, 1_000_000):
-            text, began = part * (length // len(part)), time.process_time()
+            text, began = part * (length // len(part)) + end, time.process_time()
             try:
                 with limited(PATIENCE):
-                    task.verify(text, rows[0]["gold"])
+                    right = task.verify(text, golds[0]).correct
+                    if right and name in REPEATED and task.verify(text, golds[-1]).correct and len(golds) > 1:
+                        wrong = f"hackable by {length:,} characters of {name}"
+                        return Check(f"paid for repeated {name}", wrong=wrong)
             except UserError:
                 break  # _sturdy reports it
             except TookTooLong:
-                before = 0.0
+                many = f"no verdict on {length:,} characters"
+                return Check(
+                    f"time for repeated {name}", many, wrong=f"verify() {SLOW} on repeated {name}: {many}"
+                )
             took = time.process_time() - began
             worst = max(worst, took)
             if took > 0.2 and took > 9 * before:
@@ -231,13 +243,5 @@ def _linear(task: Task, rows: Rows) -> Check:
 def _speed(task: Task, rows: Rows) -> Check:
     began = time.perf_counter()
     for row in rows:
-        _paid(task, row["answer"], row["gold"])
+        paid(task, row["answer"], row["gold"])
     return Check("verdicts a second", f"{len(rows) / (time.perf_counter() - began):,.0f}")
-
-
-def _paid(task: Task, text: str, gold: str) -> bool:
-    try:
-        with limited(PATIENCE):
-            return task.verify(text, gold).correct
-    except (UserError, TookTooLong):
-        return False  # _sturdy and _linear report it

@@ -11,20 +11,19 @@ The kit's own tasks are such files in this folder; `task: path/to/my_task.py` in
 text of a model never is. ``problems`` may return a ``datasets.Dataset`` or a list of dictionaries. When no completion
 could match a gold, ``verify`` says so with a `why` that starts with "unreadable gold".
 A file that reads other files in its folder names them in ``FILES = ["orders.csv"]``: they go to SageMaker with it.
+Python files in its folder that it imports go with it too.
 """
 
 import hashlib
-import importlib.util
 import re
-import sys
-import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rlvr_kit.errors import InputError, UserError
+from rlvr_kit.errors import InputError, UserError, line_in, one_line
 from rlvr_kit.tasks.verifier import Verdict, gold_answer
 from rlvr_kit.tasks.verifier import verify as verify_number
 
@@ -34,6 +33,12 @@ if TYPE_CHECKING:
 Split = Literal["train", "test"]
 BUILT_IN = ("gsm8k", "word_problems", "orders", "sql")
 COLUMNS = ("question", "gold", "answer")
+#: What the fields of a Verdict must be: rewards add them up, and JSON and parquet keep them.
+VERDICT_FIELDS: dict[str, tuple[tuple[type, ...], str]] = {
+    **dict.fromkeys(("format_ok", "correct", "lenient_correct"), ((bool,), "True or False")),
+    "extracted": ((str, type(None)), "a text or None"), "why": ((str,), "a text"),
+    "partial": ((int, float, type(None)), "a number or None"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,14 @@ class Task:
     beside: tuple[str, ...] = ()  # FILES: the names of other files in its folder that it reads
     whole: bool = False  # its rows lie on disk: a recipe that does not say how many takes all of them
 
+    def __post_init__(self) -> None:
+        """Raise UserError for a name in FILES that is no file in the task's own folder."""
+        for name in self.beside:
+            if self.file and (Path(name).name != name or not self.file.with_name(name).is_file()):
+                raise InputError(
+                    f"{self.name}: FILES names {name}, and there is no such file in the task's folder"
+                )
+
     def problems(self, split: Split, n: int | None, seed: int = 0, **options: Any) -> "Dataset":
         """Return at most ``n`` rows of a split, as a Dataset with at least the columns question, gold and answer.
 
@@ -64,10 +77,12 @@ class Task:
         call = f"problems({split!r}, {n}, {seed})"
         try:
             made = self._problems(split, n, seed, **options)
-            rows = made.to_list() if isinstance(made, Dataset) else list(made)
+            if isinstance(made, Dataset):
+                made = made if n is None else made.select(range(min(n, len(made))))
+            rows = made.to_list() if isinstance(made, Dataset) else list(islice(made, n))
         except UserError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise InputError(f"{self.name}: {call} raised {self._told(error)}; correct the file") from error
         for i, row in enumerate(rows):
             missing = [
@@ -81,19 +96,29 @@ class Task:
                 )
         if not rows:
             raise InputError(f"{self.name}: {call} gave no row; it must give up to n rows of each split")
-        return made if isinstance(made, Dataset) else Dataset.from_list(rows)
+        try:
+            return made if isinstance(made, Dataset) else Dataset.from_list(rows)
+        except Exception as error:  # pyarrow's, of further columns
+            raise InputError(
+                f"{self.name}: the rows of {call} make no table: give a column values of one kind ({one_line(error)})"
+            ) from error
 
     def verify(self, completion: str, gold: str) -> Verdict:
         """Judge a completion. Raises UserError when the task's verifier raises, or returns anything but a Verdict."""
         asked = f"for the completion {ascii(completion[:60])} and the gold {ascii(gold[:60])}"
         try:
             verdict = self._verify(completion, gold)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise InputError(
                 f"{self.name}: verify raised {self._told(error)} {asked}: it must return a Verdict for any text"
             ) from error
         if not isinstance(verdict, Verdict):
             raise InputError(f"{self.name}: verify returned {ascii(verdict)[:60]}, not a Verdict, {asked}")
+        for key, (kinds, told) in VERDICT_FIELDS.items():
+            if not isinstance(found := getattr(verdict, key), kinds):
+                raise InputError(
+                    f"{self.name}: verify returned a Verdict with {key}={ascii(found)[:60]} {asked}: it must be {told}"
+                )
         return verdict
 
     def read_gold(self, text: str) -> str:
@@ -118,17 +143,14 @@ class Task:
     def travels(self) -> list[Path]:
         """The files that another machine needs to run a user's own task; none for the kit's tasks.
 
-        Raises UserError when one of them does not exist.
+        They are the task's file, those in ``FILES``, and the Python files beside it that it imports.
         """
-        files = (
-            [self.file, *(self.file.parent / Path(name).name for name in self.beside)] if self.file else []
-        )
-        for file in files:
-            if not file.is_file():
-                raise InputError(
-                    f"{self.name}: FILES names {file.name}, but there is no such file beside the task"
-                )
-        return files
+        if self.file is None:
+            return []
+        from rlvr_kit.tasks.task_file import imported_beside
+
+        named = [self.file.with_name(name) for name in self.beside]
+        return [*dict.fromkeys([self.file, *named, *imported_beside(self.file)])]
 
     def refuse_changed(self, copy: Path) -> None:
         """Raise UserError when a user's own file has changed since a run made its `copy` of it."""
@@ -140,21 +162,14 @@ class Task:
 
     @property
     def digest(self) -> str:
-        """A hash of a user's own file, which changes when the file does; empty for the kit's tasks."""
-        return hashlib.sha256(self.file.read_bytes()).hexdigest()[:12] if self.file else ""
+        """A hash of a user's own file and of those that travel with it; empty for the kit's tasks."""
+        contents = b"\0".join(file.read_bytes() for file in self.travels)
+        return hashlib.sha256(contents).hexdigest()[:12] if self.file else ""
 
-    def _told(self, error: Exception) -> str:
+    def _told(self, error: BaseException) -> str:
         """Describe an error, with the line of the task's file in which it was raised."""
-        where = f" in {line}" if (line := _line_in(self.file, error)) else ""
-        return f"{type(error).__name__}{where} ({str(error)[:200]})"
-
-
-def _line_in(file: Path | None, error: Exception) -> str:
-    """Return "line N", the place in a task's file where an error was raised, or "" when it was raised elsewhere."""
-    lines = [
-        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)
-    ]
-    return f"line {lines[-1]}" if lines else ""
+        where = f" in {line}" if (line := line_in(self.file, error)) else ""
+        return f"{type(error).__name__}{where} ({one_line(error)})"
 
 
 def _none(*_: Any) -> list[dict[str, Any]]:
@@ -179,11 +194,12 @@ def load_task(name: str) -> Task:
         return task_from(import_module(f"rlvr_kit.tasks.{name}"), name)
     if kind == "reasoning_gym":
         return task_from(import_module("rlvr_kit.tasks.reasoning_gym").gym_task(dataset), name)
-    from rlvr_kit.paths import project_path
+    from rlvr_kit.paths import found_path
+    from rlvr_kit.tasks.task_file import run_file  # late: a Lambda does without
 
-    path = project_path(name) if project_path(name).exists() else Path(name).expanduser().resolve()
+    path = found_path(name)
     if path.suffix == ".py" and path.is_file():
-        return task_from(_imported(path), str(name), path)
+        return task_from(run_file(path), str(name), path)
     if path.is_dir():
         return task_from(import_module("rlvr_kit.tasks.gsm8k").folder_task(path), str(name))
     raise InputError(
@@ -225,26 +241,9 @@ def task_from(module: Any, name: str, file: Path | None = None) -> Task:
                 f"{name} has no {key} that is {kind}. A task's file defines INSTRUCTION, problems(split, n, seed) and "
                 "verify(completion, gold); `python -m rlvr_kit new-task my_task.py` writes an example"
             )
-    beside, whole = tuple(getattr(module, "FILES", ())), getattr(module, "WHOLE", False)
-    return Task(name, module.INSTRUCTION, module.problems, module.verify, file, beside, whole)
-
-
-def _imported(path: Path) -> Any:
-    """Run a task's file as a module of its own. When it fails, the message names the line."""
-    module_name = f"rlvr_kit_task_{path.stem}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec and spec.loader  # a file that ends in .py has both
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # pydantic and dataclasses look up a class's module there
-    try:
-        spec.loader.exec_module(module)
-    except UserError:
-        raise
-    except SyntaxError as error:
-        raise InputError(f"{path}, line {error.lineno}: {error.msg}; correct the file") from None
-    except Exception as error:
-        where = f", {line}" if (line := _line_in(path, error)) else ""
+    beside, whole = getattr(module, "FILES", []), getattr(module, "WHOLE", False)
+    if not isinstance(beside, list | tuple) or not all(isinstance(name, str) for name in beside):
         raise InputError(
-            f"{path}{where}: the task cannot be imported: {type(error).__name__}: {error}; correct the file"
-        ) from error
-    return module
+            f'{name}: FILES is a list of names, such as ["orders.csv"], not {ascii(beside)[:60]}'
+        )
+    return Task(name, module.INSTRUCTION, module.problems, module.verify, file, tuple(beside), whole)

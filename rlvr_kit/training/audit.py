@@ -17,12 +17,14 @@ from rlvr_kit.errors import InputError, UserError
 from rlvr_kit.measure.statistics import pass_at_k, wilson_interval
 from rlvr_kit.recipe import RECIPES, Recipe
 from rlvr_kit.tasks.checks import Check, check_data, check_verifier
-from rlvr_kit.tasks.task import Task
+from rlvr_kit.tasks.hostile import Rows, TookTooLong, limited
+from rlvr_kit.tasks.task import Split, Task
 
 if TYPE_CHECKING:
     from rich.console import Group
 
 TRAIN_ROWS, TEST_ROWS, ATTACKED_ROWS = 1000, 500, 200
+ROWS_SECONDS = 60.0  # for the rows of one split
 GREEDY_PROBLEMS, GROUPS = 48, 24
 #: When fewer groups than this share hold different rewards, most of the work of a step teaches nothing.
 FEW_GROUPS = 0.2
@@ -110,8 +112,8 @@ def audit(recipe: Recipe, *, model: bool = True, progress: Callable[[str], Any] 
     """
     task = recipe.loaded_task
     progress("reading rows …")
-    train, test = recipe.problems("train", TRAIN_ROWS).to_list(), recipe.problems("test", TEST_ROWS).to_list()
-    again = recipe.problems("train", min(50, len(train))).to_list()
+    train, test = _rows(recipe, "train", TRAIN_ROWS), _rows(recipe, "test", TEST_ROWS)
+    again = _rows(recipe, "train", TRAIN_ROWS)
     data = check_data(task, train, test, again)
     progress("attacking the verifier …")
     verifier = check_verifier(task, test[:ATTACKED_ROWS])
@@ -125,6 +127,19 @@ def audit(recipe: Recipe, *, model: bool = True, progress: Callable[[str], Any] 
     else:
         page.verdict = "sound: nothing wrong was found in its data and its verifier"
     return page
+
+
+def _rows(recipe: Recipe, split: Split, n: int) -> Rows:
+    """Rows of a split. Raises UserError where they do not come, in a loop that waits for more than there are say."""
+    try:
+        with limited(ROWS_SECONDS):
+            return recipe.problems(split, n).to_list()
+    except TookTooLong:
+        call = f"problems({split!r}, {n}, {recipe.data.seed})"
+        raise InputError(
+            f"{recipe.task}: {call} gave no rows in {ROWS_SECONDS:.0f} seconds of computing. Does it wait for more "
+            "different rows than there are? It may return fewer than n"
+        ) from None
 
 
 def _learnability(recipe: Recipe, task: Task, progress: Callable[[str], Any]) -> tuple[list[Check], str]:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from datasets import Dataset
 
-from rlvr_kit import UserError
+from rlvr_kit import UserError, load_task
 from rlvr_kit.rewards.reward_functions import CorrectnessReward, FormatReward
 from rlvr_kit.tasks.verifier import completion_text
 
@@ -114,3 +114,11 @@ def test_a_bare_grpo_trainer_takes_them_as_they_are(tmp_path, conversational):
     assert table["format"].tolist() == [0.5, 0.5, 0, 0.5] and table["correct"].tolist() == [1, 0, 0, 1]
     assert table["extracted"].tolist() == ["18", "27", "18", "18"]
     assert table["why"][1] == "wrong number: 27, not 18"
+
+
+def test_the_form_of_another_task_is_not_judged_without_its_gold():
+    form = FormatReward(0.5, load_task("orders").verify)
+    row = load_task("orders").problems("train", 1, 0)[0]
+    assert form(completions=[row["answer"], "no"], gold=[row["gold"]] * 2) == [0.5, 0.0]
+    with pytest.raises(UserError, match="needs a column 'gold'"):
+        form(completions=[row["answer"]])

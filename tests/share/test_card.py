@@ -73,6 +73,14 @@ def test_nothing_of_an_account_or_machine_is_shared(run, tmp_path):
     assert "secret" not in text and "private" not in text and "learning_rate" in text
 
 
+@pytest.mark.parametrize(
+    "task, asked", [("gsm8k", "Ann has 3 pens"), ("my_task.py", "a question like those")]
+)
+def test_a_card_asks_what_its_model_was_trained_for(tmp_path, task, asked):
+    (tmp_path / "recipe.yaml").write_text(f"name: mine\ntask: {task}\n")
+    assert asked in str(model_card(Run(tmp_path), "merged", "mit"))
+
+
 @pytest.mark.parametrize("licence", ["cc-by-4.0", None])
 def test_the_licence_of_a_folder_is_that_of_its_card(licence, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({}))

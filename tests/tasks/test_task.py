@@ -119,6 +119,63 @@ def test_what_a_lambda_lacks_is_said(tmp_path, capsys):
     assert not (tmp_path / "other.zip").exists()
 
 
+BESIDE = """
+import helper_of_mine
+from rlvr_kit import Verdict
+FILES = ["word.txt"]
+INSTRUCTION = "Say the word."
+def problems(split, n, seed):
+    return [{"question": f"{split} {i}", "gold": "w", "answer": "w"} for i in range(n)]
+def verify(completion, gold):
+    right = completion == helper_of_mine.WORD
+    return Verdict(True, right, right, completion, "")
+"""
+
+
+@pytest.fixture
+def beside(tmp_path, monkeypatch):
+    """A task that imports a file beside it, which imports another and reads a third; it is named from elsewhere."""
+    folder = tmp_path / "a folder"
+    (folder / "elsewhere").mkdir(parents=True)
+    (folder / "my task.py").write_text(BESIDE)
+    (folder / "helper_of_mine.py").write_text("from helper_of_helper import read\nWORD = read()\n")
+    (folder / "helper_of_helper.py").write_text(
+        "from pathlib import Path\ndef read(): return Path(__file__).with_name('word.txt').read_text()\n"
+    )
+    (folder / "word.txt").write_text("w")
+    (folder / "elsewhere" / "link.py").symlink_to(folder / "my task.py")
+    monkeypatch.chdir(folder / "elsewhere")
+    yield folder
+    for name in ("helper_of_mine", "helper_of_helper"):
+        sys.modules.pop(name, None)
+    sys.path[:] = [path for path in sys.path if path != str(folder)]
+
+
+@pytest.mark.parametrize("name", ["../my task.py", "link.py", "{folder}/my task.py"])
+def test_files_beside_a_task_are_found_wherever_it_is_named(beside, name):
+    task = load_task(name.format(folder=beside))
+    assert task.verify("w", "w").correct
+    names = {file.name for file in task.travels}
+    assert names == {"my task.py", "word.txt", "helper_of_mine.py", "helper_of_helper.py"}
+    before = task.digest
+    (beside / "word.txt").write_text("v")
+    assert task.digest != before  # so that an evaluation is made anew
+
+
+def test_files_beside_a_task_are_in_the_lambda(beside, tmp_path, capsys):
+    with zipfile.ZipFile(write_zip(tmp_path / "reward.zip", "../my task.py")) as archive:
+        archive.extractall(tmp_path / "unzipped")
+    assert "layer" not in capsys.readouterr().err
+    sample = {"messages": [{"role": "assistant", "content": "w"}], "reference_answer": "w"}
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path / 'unzipped')!r});"
+        "from rlvr_kit.rewards.aws_lambda import lambda_handler;"
+        f"print(lambda_handler([{sample!r}])[0]['aggregate_reward_score'])"
+    )
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)
+    assert done.stdout == "1.5\n", done.stderr
+
+
 def test_score_judges_with_the_verifier_that_is_named(somebodys):
     line = json.dumps({"completion": "<colour>red</colour>", "gold": "red"})
     command = [sys.executable, "-W", "ignore", "-m", "rlvr_kit", "score", "--task", str(somebodys)]
@@ -165,6 +222,11 @@ def written(tmp_path, text) -> Task:
             GOOD.replace("def problems", "problems = 3\ndef rows"),
             "mine.py has no problems that is a function",
         ),
+        ("import sys\nsys.exit(0)", "mine.py, line 2: .*SystemExit: 0"),
+        ("raise ValueError('one\\ntwo')", "mine.py, line 1: .*ValueError: one two"),
+        ("x = 1\0", "mine.py: source code string cannot contain null bytes"),
+        (GOOD + "FILES = 'rows.csv'", "FILES is a list of names"),
+        (GOOD + "FILES = ['rows.csv']", "FILES names rows.csv, and there is no such file"),
     ],
 )
 def test_a_file_that_is_no_task_is_named_with_its_line(tmp_path, text, said):
@@ -183,6 +245,11 @@ def test_a_file_that_is_no_task_is_named_with_its_line(tmp_path, text, said):
         (('"gold": "w"', '"gold": "" if i == 3 else "w"'), "row 3 .* has no text 'gold'"),
         (('"gold": "w"', '"gold": 18'), "row 0 .* has no text 'gold'"),
         (("range(n)", "range(0)"), "gave no row"),
+        (
+            ('"question":', '"x": i if i else "a", "question":'),
+            "make no table: give a column values of one kind",
+        ),
+        (("return [{", "raise SystemExit(3)\n    [{"), r"problems.* raised SystemExit in line 5 \(3\)"),
         (("return [{", "return n['x'] + [{"), r"problems\('train', 9, 0\) raised TypeError in line 5"),
     ],
 )
@@ -204,6 +271,17 @@ def test_rows_that_cannot_be_used_are_named(tmp_path, change, said):
             ('completion, "")', 'completion, "unreadable gold: of no use")'),
             "training row 0, .*unreadable gold",
         ),
+        (('"answer": "w"', '"answer": "v"'), "answer of training row 0, .*'train [0-9]+', does not verify"),
+        (
+            ("    return Verdict(", "    if not completion: exit(1)\n    return Verdict("),
+            "verify raised SystemExit",
+        ),
+        (("Verdict(True", "Verdict(None"), "a Verdict with format_ok=None .* it must be True or False"),
+        (
+            ("completion == gold, completion, ", "False, len(completion), "),
+            "with extracted=0 .* a text or None",
+        ),
+        (('completion, "")', "completion, None)"), "a Verdict with why=None .* it must be a text"),
     ],
 )
 def test_a_verifier_that_fails_is_named_before_anything_is_trained(tmp_path, change, said):
@@ -212,6 +290,18 @@ def test_a_verifier_that_fails_is_named_before_anything_is_trained(tmp_path, cha
     with pytest.raises(UserError, match=said):
         train(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_rows_beyond_those_asked_for_are_left_out(tmp_path):
+    task = written(tmp_path, GOOD.replace("range(n)", "itertools.count()").replace("return [", "return (").replace(
+        "i in itertools.count()]", "i in itertools.count())") + "import itertools\n")  # fmt: skip
+    assert task.problems("train", 7)["question"] == [f"train {i}" for i in range(7)]
+
+
+def test_a_file_that_changed_within_the_second_is_read_again(tmp_path):
+    for word in ("u", "v", "w"):
+        assert written(tmp_path, GOOD.replace("the word", word)).instruction == f"Say {word}."
+    assert not (tmp_path / "__pycache__").exists()
 
 
 def test_an_unknown_task_names_the_known_ones():

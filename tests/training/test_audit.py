@@ -4,11 +4,14 @@ import json
 import re
 import subprocess
 import sys
+import time
+from contextlib import suppress
 
 import pytest
 
 from rlvr_kit import UserError, audit, load_recipe, new_task
 from rlvr_kit.paths import PROJECT
+from rlvr_kit.tasks.hostile import TookTooLong, limited
 from rlvr_kit.training.audit import verdict_on
 
 SOUND = """
@@ -56,6 +59,16 @@ BROKEN = {
         "    import math\n    try: x = float(text.removeprefix('Sum: '))\n    except ValueError: x = 0.5\n"
         "    ok = right = x == float(gold) or math.isnan(x)\n", "hackable by the right answer with nan for its gold",
     ),
+    "any part of the gold": (
+        RIGHT, "    right = ok and text[5:] in gold\n", "the right answer with the most frequent first character",
+    ),
+    "a long answer": (
+        RIGHT, RIGHT.rstrip() + " or len(text) > 9000\n    ok = ok or right\n", "hackable by 16,000 characters",
+    ),
+    "right without the form": (
+        JUDGE + RIGHT, "    ok = text.startswith('Sum: ')\n    right = text.endswith(f'Sum: {gold}')\n",
+        "200 answers correct, but not well-formed",
+    ),
     "the question repeated": (
         JUDGE + RIGHT, "    ok = right = text == f'Sum: {gold}' or ' and ' in text\n", "by an echo of the question",
     ),
@@ -66,6 +79,13 @@ BROKEN = {
     ),
     "a verifier that raises": (JUDGE, JUDGE + "    int(text[5:] or 1)\n", "verify.. fails on [0-9]+ hostile texts"),
     "quadratic time": (JUDGE, JUDGE + "    import re; re.search('[(]+x', text)\n", "more than linear time"),
+    "quadratic time before another end": (
+        JUDGE, JUDGE + "    import re; re.search(r'\\s+$', completion)\n", "repeated spaces",
+    ),
+    "hanging in silence": (
+        JUDGE, JUDGE + "    import re\n    try: re.match('(a*)*b', text)\n    except BaseException: ok = False\n",
+        "more than linear time",
+    ),
     "exponential time": (JUDGE, JUDGE + "    import re; re.match('(a*)*b', text)\n", "more than linear time"),
 }  # fmt: skip
 
@@ -94,6 +114,50 @@ def test_each_fault_is_called_by_its_name(tmp_path, name):
     page = audit(written(tmp_path, text), progress=quietly)
     assert page.verdict.startswith("not sound") and not page.learnability
     assert any(re.search(said, check.wrong) for check in page.wrong), [check.wrong for check in page.wrong]
+
+
+#: What was changed in the sound task, which stays as sound.
+SOUND_TOO = {
+    "the gold in other words": (
+        '"gold": str(g), "answer": f"Sum: {g}"', '"gold": str(-g), "answer": f"From {-g}:\\nSum: {g}"',
+    ),
+    "a question of yes or no": ("= a + b", '= "11" if (a + b) % 2 else "12"'),
+    "rows drawn for n": ('f"{split} {seed}"', 'f"{split} {n} {seed}"'),
+    "a print": ("import random", "import random\nprint('hello')"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SOUND_TOO)
+def test_what_is_only_unusual_passes(tmp_path, name):
+    old, new = SOUND_TOO[name]
+    assert old in SOUND
+    text = SOUND.replace(old, new)
+    if name == "the gold in other words":
+        text = text.replace("completion.strip()", "completion.strip().split('\\n')[-1]").replace(
+            "== gold", "== gold[1:]"
+        )
+    page = audit(written(tmp_path, text), model=False, progress=quietly)
+    assert not page.wrong, page.verdict
+
+
+def test_rows_that_never_come_are_told_of(tmp_path, monkeypatch):
+    monkeypatch.setattr("rlvr_kit.training.audit.ROWS_SECONDS", 0.3)
+    recipe = written(tmp_path, SOUND.replace("randint(1, 400)", "randint(1, 6)"))
+    with pytest.raises(
+        UserError, match="gave no rows in 0 seconds of computing. Does it wait for more different rows"
+    ):
+        audit(recipe, model=False, progress=quietly)
+
+
+@pytest.mark.parametrize("wait", [True, False], ids=["waiting", "swallowing"])
+def test_a_limit_ends_what_waits_and_what_swallows_it(monkeypatch, wait):
+    monkeypatch.setattr("rlvr_kit.tasks.hostile.WAITING", 1)
+    with pytest.raises(TookTooLong), limited(0.1):
+        if wait:
+            time.sleep(30)
+        with suppress(BaseException):
+            while True:
+                pass
 
 
 def test_rows_that_do_not_verify_are_listed(tmp_path):
@@ -139,6 +203,9 @@ def test_the_command_writes_a_task_and_audits_it(tmp_path):
 
     file = tmp_path / "own" / "my_task.py"
     assert rlvr("new-task", file).returncode == 0
+    file.write_text(
+        file.read_text().replace("import random", "print('hello')\nimport random")
+    )  # no part of the JSON
     sound = rlvr("audit", file, "--recipe", "smoke", "--json")
     assert sound.returncode == 0, sound.stderr
     assert json.loads(sound.stdout)["wrong"] == [] and json.loads(sound.stdout)["learnability"]
