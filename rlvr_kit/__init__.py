@@ -17,7 +17,7 @@ The rooms, in the order in which data flows. A room imports only from those abov
     share/                   export with a card, try it, serve it on this machine, put it on the Hub
     cloud/                   SageMaker: account, job_plan, job_request, jobs, clean_up, container, rehearsal,
                              endpoint_plan, endpoint
-    tutorial/                executing the notebooks, the report
+    tutorial/                executing the notebooks, report, timings; exercises and checks, a workshop's copies
 
 What notebooks and scripts need is exported here. Nothing is imported before it is asked for, so that
 ``import rlvr_kit`` and the verifier load neither torch nor transformers.

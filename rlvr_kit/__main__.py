@@ -26,10 +26,14 @@ app = typer.Typer(
 
 
 @app.command()
-def doctor() -> None:
-    """Show what this machine can run."""
-    from rlvr_kit.doctor import check_machine
+def doctor(as_json: AsJson = False) -> None:
+    """Show what this machine can run; --json prints one line, and ends with 1 where the cpu recipe would not run."""
+    from rlvr_kit.doctor import check_machine, report
 
+    if as_json:
+        found = report()
+        print(json.dumps(found))
+        raise typer.Exit(not found["ready"])
     for item, value, verdict in check_machine():
         Console().print(f"[bold]{item}[/]: {escape(f'{value}. {verdict}')}", highlight=False)
 

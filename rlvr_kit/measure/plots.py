@@ -150,7 +150,7 @@ def flips(base: pd.DataFrame, tuned: pd.DataFrame) -> Figure:
 
 
 def gain_split(base: pd.DataFrame, tuned: pd.DataFrame) -> Figure:
-    """Draw the strict gain and its two parts, in points with 95 % intervals.
+    """Draw the change of strict accuracy and its two parts, which add up to it, in points with 95 % intervals.
 
     Mathematics: more problems with the right number anywhere (lenient). Format: the rest, right numbers that
     now stand where they belong (below zero: that no longer do).
@@ -161,14 +161,14 @@ def gain_split(base: pd.DataFrame, tuned: pd.DataFrame) -> Figure:
     parts = {
         "mathematics": (lenient.difference, lenient.ci),
         "format": (strict.difference - lenient.difference, paired_bootstrap(*form)),
-        "strict gain": (strict.difference, strict.ci),
+        "strict, in all": (strict.difference, strict.ci),
     }
     figure, ax = empty_figure(6.4, 2.5)
     for row, (gain, (low, high)) in enumerate(parts.values()):
         error = 100 * np.clip([[gain - low], [high - gain]], 0, None)
         ax.barh(row, 100 * gain, xerr=error, color=COLORS[row], capsize=4, height=0.6)
     ax.axvline(0, color="black", lw=0.8)
-    ax.set(title=f"What the gain is made of, n={strict.n}", xlabel="percentage points", ylim=(2.5, -0.5))
+    ax.set(title=f"What the change is made of, n={strict.n}", xlabel="percentage points", ylim=(2.5, -0.5))
     ax.set_yticks(range(3), labels=list(parts))
     return figure
 

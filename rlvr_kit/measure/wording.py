@@ -154,8 +154,8 @@ def _always(kind: Outcome, result: Comparison, recipe: Recipe) -> list[str]:
         "Other seeds (`SEED = 1`, `2`, …, each in a `RUN_DIR` of its own): one run is one throw of the dice"
     )
     if kind == "gain":
-        lost = f"Reading the {result.only_base} problems that were lost (notebook 09)."
-        return [f"{seeds}, and the interval above covers the luck of the problems only.", lost]
+        others = f"{seeds}, and the interval above covers the luck of the problems only."
+        return [others, f"Reading what was lost, {result.only_base} of the problems (notebook 09)."]
     steps = f"More steps (`grpo.max_steps`, here {recipe.grpo.get('max_steps', 'not set')})."
     if kind == "no difference":
         return [steps, f"More test problems (`evaluation.n`, here {result.n}).", f"{seeds}."]

@@ -1,7 +1,7 @@
 """Run the notebooks without a browser: papermill executes them in order with one set of parameters.
 
-The executed copies stay in the run folder. At the end their report and the headline figures (headline.json) are
-written beside them.
+The executed copies stay in the run folder. At the end their report, the headline figures (headline.json) and the
+seconds of their cells (timings.json) are written beside them.
 """
 
 import json
@@ -31,6 +31,7 @@ from rlvr_kit.paths import PROJECT
 from rlvr_kit.recipe import load_recipe
 from rlvr_kit.run_folder import Run, atomic, cannot_write
 from rlvr_kit.tutorial.report import build_report, headline_text
+from rlvr_kit.tutorial.timings import measure
 
 #: Seconds between two progress lines while a cell trains.
 SHOWN_EVERY = 30.0
@@ -79,6 +80,8 @@ def run_notebooks(recipe: str, out: str | Path, seed: int = 0, notebooks: list[P
         "mcnemar_p": comparison.p,
     }
     run.write_headline(headline)
+    with atomic(out / "timings.json") as draft:
+        draft.write_text(json.dumps(measure(copies, settings.name), indent=2) + "\n", encoding="utf-8")
     curves = None
     if (out / "log.jsonl").exists():
         curves = save(training_curves(run), out / "figures" / "curves").with_suffix(".png")

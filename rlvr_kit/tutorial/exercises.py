@@ -75,8 +75,14 @@ def run(answer: Callable[..., Any], *inputs: Any) -> Any:
             result = answer(*copy.deepcopy(inputs))
     except TookTooLong:
         raise Wrong(f"for {shown(*inputs)} your function has no answer after {PATIENCE:g} seconds") from None
+    except (Wrong, NotDone):  # said by a check that looks into the answer itself
+        raise
     except Exception as error:
-        hint = _HINTS.get(type(error).__name__, "")
+        hint = (
+            " (to the power of is ** in Python)"
+            if "^" in str(error)
+            else _HINTS.get(type(error).__name__, "")
+        )
         problem = f"{type(error).__name__}: {error}"
         raise Wrong(f"for {shown(*inputs)} your function stops with {problem}{hint}") from None
     if result is ...:
@@ -92,6 +98,8 @@ _HINTS = {
     "NameError": " (a name that is not defined here: is it spelled as in the first line of the function?)",
     "ZeroDivisionError": " (a division by zero: what should come out in that case?)",
     "IndexError": " (it asks for a place that is not there: is the list empty, or the index one too far?)",
+    "ValueError": " (what should come out where a text is none that can be read, or a part is not found?)",
+    "TypeError": " (often: a text where a number should be, or None)",
     "AttributeError": " (often: something was not found and is None, or a list is taken for an array)",
 }
 
@@ -111,21 +119,22 @@ def first_difference(
     answer: Callable[..., Any],
     reference: Callable[..., Any],
     cases: Sequence[tuple[Any, ...]],
-    mistakes: Mapping[str, Callable[..., Any]] = {},
+    mistakes: Mapping[str, Callable[..., Any] | list[Callable[..., Any]]] = {},
 ) -> tuple[tuple[Any, ...], Any, Any] | None:
     """The first case (a tuple of inputs) for which `answer` differs from `reference`, with both results; else None.
 
-    `mistakes` are functions with a mistake, by what a teacher says about it. Where one of them gives the results of
-    `answer` in all cases, it raises Wrong with that sentence.
+    `mistakes` are functions with a mistake, one or a list, by what a teacher says about it. Where one of them gives the
+    results of `answer` in all cases, it raises Wrong with that sentence.
     """
     results = [run(answer, *case) for case in cases]
     expected = [reference(*copy.deepcopy(case)) for case in cases]
     differ = [i for i in range(len(cases)) if not same(results[i], expected[i])]
     if not differ:
         return None
-    for reason, mistaken in mistakes.items():
-        if all(same(_or_none(mistaken, case), got) for case, got in zip(cases, results, strict=True)):
-            raise Wrong(reason)
+    for reason, known in mistakes.items():
+        for mistaken in known if isinstance(known, list) else [known]:
+            if all(same(_or_none(mistaken, case), got) for case, got in zip(cases, results, strict=True)):
+                raise Wrong(reason)
     if all(same(got, results[0]) for got in results) and not all(same(due, expected[0]) for due in expected):
         raise Wrong(
             f"whatever your function is given, it returns {shown(results[0])}: does it use its input?"

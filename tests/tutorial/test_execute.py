@@ -102,6 +102,14 @@ def test_summary_is_exactly_what_the_evaluations_say(finished):
     assert json.loads((run / "summary.json").read_text()) == {"peak_memory_gib": 1.25, "best_step": 3}
 
 
+def test_seconds_of_the_cells_are_left_for_the_page_of_timings(finished):
+    run, _ = finished
+    timings = json.loads((run / "timings.json").read_text())
+    assert timings["recipe"] == "smoke" and timings["machine"]["cores"]
+    assert [notebook["name"] for notebook in timings["notebooks"]] == ["01_first", "02_train"]
+    assert timings["notebooks"][1]["longest"] >= 0.2  # one of its cells sleeps as long
+
+
 def test_last_lines_are_the_figures_and_the_report(finished):
     run, lines = finished
     summary = json.loads((run / "headline.json").read_text())

@@ -5,6 +5,7 @@ import ast
 import nbformat
 import pytest
 from wrong_00_05 import WRONG as WRONG_00_05
+from wrong_06_11 import WRONG as WRONG_06_11
 from wrong_12 import WRONG as WRONG_12
 
 from rlvr_kit.errors import InputError
@@ -42,12 +43,15 @@ def exercises():
 
 
 EXERCISES = {(notebook, name): (source, after) for notebook, name, source, after in exercises()}
-KNOWN_MISTAKES = [*WRONG_00_05, *WRONG_12]
+KNOWN_MISTAKES = [*WRONG_00_05, *WRONG_06_11, *WRONG_12]
 
 
 def mark(capsys, code, after):
-    """What the check says about an exercise with this code; both cells run by themselves."""
-    exec(compile(f"{code}\n{after}", "<exercise>", "exec"), {"__name__": "__main__"})
+    """What the check says about an exercise with this code; the two cells run by themselves."""
+    names = {"__name__": "__main__"}
+    exec(compile(code, "<exercise>", "exec"), names)
+    capsys.readouterr()  # what the exercise itself prints
+    exec(compile(after, "<check>", "exec"), names)
     return " ".join(capsys.readouterr().out.split())
 
 
@@ -84,6 +88,22 @@ def test_static_no_name_is_lost_without_the_solution(exercise):
 
     source, _ = EXERCISES[exercise]
     assert names(replace_solution(source)) == names(source)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_static_every_notebook_has_two_or_three_exercises(path):
+    here = [name for notebook, name in EXERCISES if notebook == path.stem]
+    assert len(here) == 1 if path.stem.startswith("00") else 2 <= len(here) <= 3
+
+
+@pytest.mark.parametrize("number", ["01", "02", "03", "04", "05"])
+def test_static_a_prediction_is_asked_for_before_it_is_answered(number):
+    [path] = (PROJECT / "notebooks").glob(f"{number}_*.ipynb")
+    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells]
+    asked, answered = (
+        [i for i, text in enumerate(cells) if f"{name}(" in text] for name in ("= predict", "reveal")
+    )
+    assert asked and len(asked) <= len(answered) and min(asked) < min(answered)
 
 
 @check

@@ -11,7 +11,9 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
 from rlvr_kit.paths import PROJECT
+from rlvr_kit.tutorial.exercises import NOT_DONE, RIGHT
 from rlvr_kit.tutorial.report import build_report
+from rlvr_kit.tutorial.workshop import student_copy
 
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 PARAMETERS = ['RECIPE = "cpu"', 'RUN_DIR = "runs/tutorial"', "SEED = 0"]
@@ -101,3 +103,19 @@ def test_executes_alone(path, tmp_path):
         ExecutePreprocessor(kernel_name="python3").preprocess(done, {"metadata": {"path": str(path.parent)}})
     assert all(cell.execution_count for cell in code(done) if cell.source)
     assert not [out for cell in code(done) for out in cell.outputs if out.output_type == "error"]
+    assert all(said.startswith(RIGHT) for said in marks(done))
+
+
+def marks(done):
+    """What each check cell of an executed notebook printed."""
+    checks = [cell for cell in code(done) if "check" in cell.metadata.get("tags", [])]
+    return ["".join(out.get("text", "") for out in cell.outputs) for cell in checks]
+
+
+@each_notebook
+def test_student_copy_runs_to_its_end(path, tmp_path):
+    parameters = {"RECIPE": "smoke", "RUN_DIR": str(tmp_path / "run"), "SEED": 2}
+    copy = parameterize_notebook(student_copy(load_notebook_node(str(path))), parameters)
+    ExecutePreprocessor(kernel_name="python3").preprocess(copy, {"metadata": {"path": str(path.parent)}})
+    assert not [out for cell in code(copy) for out in cell.outputs if out.output_type == "error"]
+    assert marks(copy) and all(said.startswith(NOT_DONE) for said in marks(copy))

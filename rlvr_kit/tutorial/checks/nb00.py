@@ -16,6 +16,13 @@ _CENTRES: dict[str, Callable[[Array], Array]] = {
     "this subtracts the median; GRPO compares with the mean": lambda r: r - np.median(r),
     "this subtracts the smallest reward, so nothing is ever pushed down": lambda r: r - r.min(),
     "this subtracts the largest reward, so nothing is ever pushed up": lambda r: r - r.max(),
+    "this subtracts a fixed number; GRPO compares with the mean of the group": lambda r: r - 0.5,
+    "this divides the sum by n - 1 for the mean; n - 1 belongs into the standard deviation only": (
+        lambda r: r - r.sum() / (len(r) - 1)
+    ),
+    "this subtracts the reward of the first completion; GRPO compares with the mean of the group": lambda r: (
+        r - r[0]
+    ),
     "this subtracts the sum of the rewards instead of their mean": lambda r: r - r.sum(),
     "this compares with the mean of the others, as RLOO does; GRPO's mean includes the completion itself": (
         lambda r: (r - r.mean()) * len(r) / (len(r) - 1)
@@ -47,6 +54,15 @@ _SCALES: dict[str, Callable[[Array], float]] = {
     ),
     "this divides by the standard deviation and 1; what keeps 0 away must be small": lambda r: (
         r.std(ddof=1) + 1
+    ),
+    "this divides by the square root of the standard deviation, which is a square root already": (
+        lambda r: r.std(ddof=1) ** 0.5
+    ),
+    "this divides by n times the standard deviation: the group's size is in it already": lambda r: (
+        len(r) * r.std(ddof=1)
+    ),
+    "the sum of squares under the root is not divided by n - 1": lambda r: float(
+        ((r - r.mean()) ** 2).sum() ** 0.5
     ),
     "this multiplies by the standard deviation instead of dividing": lambda r: 1 / r.std(ddof=1),
 }
@@ -88,6 +104,8 @@ def check_advantages(answer: Callable[[Array], Array]) -> str:
     equal = np.full(4, 1.5)
     with np.errstate(all="ignore"):
         got = np.asarray(run(answer, equal), dtype=float)
+    if got.shape != equal.shape:
+        raise Wrong(f"where all four earn the same there should be four zeros, and this returns {shown(got)}")
     if not np.isfinite(got).all():
         raise Wrong(
             f"all is well until everyone earns the same: then the standard deviation is 0, you divide by it and get "
@@ -112,3 +130,12 @@ def _mistakes() -> Iterator[tuple[str, Callable[[Array], Array]]]:
                 return turned(centred(r) / divided(r))
 
             yield "; and ".join(reasons), wrong
+    yield (
+        "this only says better or worse; an advantage also says by how much",
+        lambda r: np.sign(r - r.mean()),
+    )
+    yield "this only says better or not; an advantage also says by how much", lambda r: r > r.mean()
+    yield (
+        "this is softmax, which makes shares of the rewards: none is below 0",
+        lambda r: np.exp(r) / np.exp(r).sum(),
+    )
