@@ -150,7 +150,7 @@ def flips(base: pd.DataFrame, tuned: pd.DataFrame) -> Figure:
 
 
 def gain_split(base: pd.DataFrame, tuned: pd.DataFrame) -> Figure:
-    """The change of strict accuracy in two parts that add up to it, in points with 95 % intervals.
+    """Draw the change of strict accuracy and its two parts, which add up to it, in points with 95 % intervals.
 
     Mathematics: more problems with the right number anywhere (lenient). Format: the rest, right numbers that
     now stand where they belong (below zero: that no longer do).
