@@ -185,9 +185,11 @@ class SharedRows:
         kv_heads, common = common_keys.shape[:2]
         group = heads // kv_heads
         grouped = query.view(kv_heads, group, width, rows)
-        own_scores = grouped.permute(3, 0, 1, 2) @ keys.transpose(2, 3) + self.mask[..., : self.length]
-        stacked = grouped.transpose(2, 3).reshape(kv_heads, group * rows, width)
-        common_scores = (stacked @ common_keys.transpose(1, 2)).view(kv_heads, group, rows, common)
+        # Scores are in float32, as in the loss: from 8 to 16, numbers in bfloat16 are a sixteenth apart.
+        exact = grouped.float()
+        own_scores = exact.permute(3, 0, 1, 2) @ keys.transpose(2, 3).float() + self.mask[..., : self.length]
+        stacked = exact.transpose(2, 3).reshape(kv_heads, group * rows, width)
+        common_scores = (stacked @ common_keys.transpose(1, 2).float()).view(kv_heads, group, rows, common)
         scores = torch.cat([common_scores.permute(2, 0, 1, 3), own_scores], dim=-1)
         shares = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
         from_own = shares[..., common:] @ values

@@ -57,10 +57,10 @@ class _Forward:
         self.layer = layer
 
     def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        layer, active = self.layer, active_lora(self.layer)
-        if args or kwargs or len(active) != 1 or layer.disable_adapters or not is_plain_lora(layer):
+        layer, base, active = self.layer, self.layer.base_layer, active_lora(self.layer)
+        plain = is_plain_lora(layer) and len(active) == 1 and not layer.disable_adapters
+        if args or kwargs or not plain or x.dtype != base.weight.dtype:
             return type(layer).forward(layer, x, *args, **kwargs)
         ((a, b, scaling),) = active
-        base = layer.base_layer
         y = _LoraLinear.apply(x.reshape(-1, x.shape[-1]), base.weight, base.bias, a, b, scaling)
         return y.view(*x.shape[:-1], -1)
