@@ -3,8 +3,6 @@
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from rlvr_kit.errors import UserError
 from rlvr_kit.measure.evaluation import evaluate
@@ -56,12 +54,3 @@ def test_a_study_of_both_formats_reads_base_and_trained_models_alike(tmp_path: P
     for variant, dtype in (("auto", "float32"), ("half", "bfloat16")):
         run = Run(tmp_path / "out" / variant / "seed-0")
         assert (run.recipe().model.dtype, run.evaluation("tuned")[1]["dtype"]) == (dtype, "float32")
-    # The merged model keeps all that was learned, which bfloat16 would round.
-    folder = tmp_path / "out" / "half" / "seed-0"
-    adapter = load_file(folder / "adapter" / "adapter_model.safetensors")
-    name = "model.layers.0.mlp.up_proj"
-    a, b = (adapter[f"base_model.model.{name}.lora_{part}.weight"] for part in "AB")
-    base = load_policy("tiny-random", dtype="bfloat16").get_submodule(name).weight.float()
-    merged = load_policy(str(folder / "model"), dtype="float32").get_submodule(name).weight
-    assert merged.dtype == torch.float32 and not torch.equal(merged, base)
-    torch.testing.assert_close(merged, base + 2 * b @ a, rtol=0, atol=1e-7)  # 2 is lora_alpha / r
