@@ -15,8 +15,9 @@ os.environ |= {
     "AWS_EC2_METADATA_DISABLED": "true",
     "PYTHONPATH": str(PROJECT),  # kernels and subprocesses start in other folders
 }
-# A shell that starts the tests in the background lets them ignore Ctrl-C; some of them send it.
+# Whoever starts the tests in the background may let them ignore Ctrl-C or the end of a terminal; some tests send both.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
     os.environ.pop(name, None)
 if folder := os.environ.get("RLVR_KIT_GSM8K"):

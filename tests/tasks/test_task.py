@@ -320,5 +320,5 @@ def test_a_sum_and_a_difference_are_not_one_question():
 
 def test_recipes_of_earlier_times_still_name_their_task():
     assert load_recipe("smoke", ["data.source=gsm8k"]).task == "gsm8k"
-    for sample in (PROJECT / "notebooks" / "samples").glob("*/recipe.yaml"):
-        assert load_recipe(sample).task == "word_problems"
+    for sample in ("collapsed", "cpu", "failed", "hacked", "truncated"):
+        assert load_recipe(PROJECT / "notebooks" / "samples" / sample / "recipe.yaml").task == "word_problems"

@@ -57,10 +57,15 @@ def hostile_run(tmp_path: Any) -> Run:
 
 def tables(tmp_path: Any) -> dict[str, Any]:
     """Every table in the notebooks that shows what a model wrote."""
+    from rlvr_kit.measure.tables import text_table
+
     recipe = SimpleNamespace(model=SimpleNamespace(name="m"), task="word_problems")
     both = {"base": None, "tuned": None}
+    _, judged, table = source("02_rewards.ipynb", "c33").partition(
+        'wrote["rule"]'
+    )  # after a model has answered
     return {
-        "02": shown(source("02_rewards.ipynb", "c34"), wrote=rows(), recipe=recipe, source="x"),
+        "02": shown(judged + table, wrote=rows(), recipe=recipe, source="x", text_table=text_table),
         "04": shown(source("04_baseline.ipynb", "c14"), base=type("Base", (), {"rows": rows()})),
         "06": step_table(hostile_run(tmp_path)),
         "09": shown(source("09_compare.ipynb", "c23") + "\nshow(pairs)", base=rows(), tuned=rows(), both=both),
