@@ -37,9 +37,7 @@ def save_model(recipe: Recipe, run: Run, policy: Any, tokenizer: Any) -> None:
         (partial / "prompt.json").write_text(template, encoding="utf-8")
         partial.rename(run.path / "model")
     except (OSError, SafetensorError, RuntimeError) as error:
-        problem = cannot_write(
-            run.path / "model", error
-        )  # before rmtree: this looks at how much space is free
+        problem = cannot_write(run.path / "model", error)  # before rmtree: it looks at how much space is free
         shutil.rmtree(partial, ignore_errors=True)
         raise problem from error
     for file in run.path.glob("checkpoints/best-*.safetensors"):

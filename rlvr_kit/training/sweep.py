@@ -100,7 +100,7 @@ def run_one(recipe: Recipe, variant: str, out: Path) -> None:
         "model",
         "adapter",
         "checkpoints",
-    ):  # about a gigabyte a run; the study needs only the figures
+    ):  # a gigabyte a run, and a study needs only the figures
         shutil.rmtree(folder / weights, ignore_errors=True)
 
 
