@@ -155,17 +155,22 @@ class Run:
             raise InputError(f"{self.path} holds no completions yet (what the policy wrote while training)")
         return pd.concat([_read(file, pd.read_parquet) for file in files], ignore_index=True)
 
+    def _evaluation_file(self, label: str, kind: str) -> Path:
+        if not label or set(label) & set("/\\\0"):  # "../x" would lie outside the run folder
+            raise InputError(f"{label!r} cannot be the label of an evaluation: it becomes the name of a file")
+        return self.path / "evals" / f"{label}.{kind}"
+
     def save_rows(self, label: str, rows: pd.DataFrame) -> None:
         """Write the rows of an evaluation that is not complete yet, without a summary."""
         with suppress(OSError):
-            (self.path / "evals" / f"{label}.json").unlink()
-        with atomic(self.path / "evals" / f"{label}.parquet") as draft:
+            self._evaluation_file(label, "json").unlink()
+        with atomic(self._evaluation_file(label, "parquet")) as draft:
             rows.to_parquet(draft, index=False)
 
     def rows_so_far(self, label: str) -> list[dict[str, Any]]:
         """Return the rows that an unfinished evaluation has saved; none when the file is missing or damaged."""
         try:
-            return pd.read_parquet(self.path / "evals" / f"{label}.parquet").to_dict("records")
+            return pd.read_parquet(self._evaluation_file(label, "parquet")).to_dict("records")
         except (OSError, ValueError):
             return []
 
@@ -176,7 +181,7 @@ class Run:
 
     def evaluation(self, label: str) -> tuple[pd.DataFrame, dict[str, Any]]:
         """Return the rows and the summary of one evaluation, as :meth:`save_evaluation` wrote them."""
-        files = [self.path / "evals" / f"{label}.{kind}" for kind in ("parquet", "json")]
+        files = [self._evaluation_file(label, kind) for kind in ("parquet", "json")]
         if not all(file.exists() for file in files):
             known = sorted(file.stem for file in self.path.glob("evals/*.json"))
             raise InputError(

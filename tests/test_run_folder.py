@@ -62,6 +62,18 @@ def test_an_evaluation_is_read_as_it_was_written(tmp_path):
         run.evaluation("base")
 
 
+@pytest.mark.parametrize("label", ["../outside", "a/b", "a\\b", ""])
+def test_a_label_that_is_no_file_name_is_refused(label, tmp_path):
+    run = Run(tmp_path / "run")
+    for use in (
+        lambda: run.save_evaluation(label, pd.DataFrame({"problem": [0]}), {}),
+        lambda: run.evaluation(label),
+    ):
+        with pytest.raises(UserError, match="cannot be the label"):
+            use()
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     run = Run(tmp_path)
     run.write_summary({"strict": 0.4})
