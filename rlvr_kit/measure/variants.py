@@ -1,9 +1,14 @@
 """Which variants of a study are better or worse than its default, by a rule that allows for many comparisons.
 
 The default is the study's first variant. Every other one is paired with it by seed: with the same seed both see the
-same problems in the same order and start from the same weights. A paired t-test over the seeds gives a p value. Holm's
-method corrects the p values for the number of comparisons, so that the chance of even one "better" or "worse" in the
-whole table that is owed to luck alone is 5 % at most.
+same problems in the same order and start from the same weights. How far runs scatter for no reason is estimated from
+all runs of the study together: a gain is taken as what its variant does, plus what its seed does, plus chance (the
+analysis of variance of a randomized block design, such as in Montgomery, Design and Analysis of Experiments, chapter
+4). Three seeds of one variant alone would say very little about the scatter. With a single variant beside the default
+this is the paired t-test.
+
+Holm's method corrects the p values for the number of comparisons, so that the chance of even one "better" or "worse"
+in the whole table that is owed to luck alone is 5 % at most. All of it takes for granted that variants scatter alike.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rlvr_kit.measure.seeds import between, number, points, student_interval
+from rlvr_kit.measure.seeds import between, number, points
 from rlvr_kit.measure.signs import SIGNIFICANT
 
 #: Fewer pairs of runs than these are not compared at all.
@@ -26,6 +31,7 @@ class VariantComparison:
 
     variant: str
     differences: dict[int, float]  # by seed, of the seeds that both have
+    interval: list[float] | None  # 95 % interval of the mean difference, for this comparison alone
     p: float | None  # corrected by Holm's method; None with fewer than FEWEST_SEEDS
 
     @property
@@ -37,11 +43,6 @@ class VariantComparison:
     def mean(self) -> float:
         """The mean difference over the seeds."""
         return float(np.mean(list(self.differences.values())))
-
-    @property
-    def interval(self) -> list[float] | None:
-        """Student's 95 % interval of the mean difference, for this comparison alone; None with one seed."""
-        return student_interval(list(self.differences.values()))
 
     @property
     def verdict(self) -> str:
@@ -69,11 +70,37 @@ def compare_variants(study: Mapping[str, Any]) -> list[VariantComparison]:
         }
         for name in others
     }
-    tested = [name for name in others if len(differences[name]) >= FEWEST_SEEDS]
-    corrected = dict(
-        zip(tested, holm([_paired_p(list(differences[n].values())) for n in tested]), strict=True)
-    )
-    return [VariantComparison(n, differences[n], corrected.get(n)) for n in others if differences[n]]
+    means = {
+        name: (float(np.mean(list(each.values()))), len(each)) for name, each in differences.items() if each
+    }
+    scattered = scatter(study)
+    tested = [name for name, (_, seeds) in means.items() if seeds >= FEWEST_SEEDS]
+    corrected = dict(zip(tested, holm([_p_value(*means[name], *scattered) for name in tested]), strict=True))
+    return [
+        VariantComparison(name, differences[name], _interval(*means[name], *scattered), corrected.get(name))
+        for name in means
+    ]
+
+
+def scatter(study: Mapping[str, Any]) -> tuple[float, int]:
+    """Return the standard deviation of a run around what its variant and its seed explain, and its degrees of freedom.
+
+    The gains of all runs are fitted by least squares with one number for each variant and one for each seed. The
+    deviation is a share of the test problems. Without a degree of freedom, as with a single seed, it is NaN.
+
+    >>> gains = {("a", 0): 0.1, ("a", 1): 0.3, ("b", 0): 0.2, ("b", 1): 0.6}
+    >>> runs = [{"variant": variant, "seed": seed, "gain": gain} for (variant, seed), gain in gains.items()]
+    >>> [round(value, 3) for value in scatter({"runs": runs})]
+    [0.1, 1]
+    """
+    runs = study["runs"]
+    kinds = [(key, value) for key in ("variant", "seed") for value in dict.fromkeys(run[key] for run in runs)]
+    design = np.array([[float(run[key] == value) for key, value in kinds] for run in runs])
+    gains = np.array([run["gain"] for run in runs])
+    fitted, _, rank, _ = np.linalg.lstsq(design, gains, rcond=None)
+    freedom = len(runs) - int(rank)
+    squares = float(np.sum((gains - design @ fitted) ** 2))
+    return (float(np.sqrt(squares / freedom)) if freedom else float("nan")), freedom
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -91,13 +118,23 @@ def holm(p: Sequence[float]) -> list[float]:
     return [float(value) for value in corrected]
 
 
-def _paired_p(differences: Sequence[float]) -> float:
-    """The p value of the differences' mean being zero: the paired t-test's."""
-    from scipy.stats import ttest_1samp  # takes a second to load
+def _interval(mean: float, seeds: int, sigma: float, freedom: int) -> list[float] | None:
+    """The 95 % interval of a mean difference over so many seeds; None where nothing is known of the scatter."""
+    from scipy.stats import t  # takes a second to load
 
-    if np.ptp(differences) < 1e-12:  # no spread to test against: only that all have one sign can be counted
-        return 1.0 if abs(differences[0]) < 1e-12 else 2 * 0.5 ** len(differences)
-    return float(ttest_1samp(differences, 0.0).pvalue)
+    if not freedom:
+        return None
+    half = float(t.ppf(0.975, freedom)) * sigma * np.sqrt(2 / seeds)
+    return [mean - half, mean + half]
+
+
+def _p_value(mean: float, seeds: int, sigma: float, freedom: int) -> float:
+    """The p value of a true difference of zero: t = mean / (sigma sqrt(2 / seeds)), two-sided."""
+    from scipy.stats import t
+
+    if sigma < 1e-12:  # no scatter to test against: only that all seeds have one sign can be counted
+        return 1.0 if abs(mean) < 1e-12 else 2 * 0.5**seeds
+    return float(2 * t.sf(abs(mean) / (sigma * np.sqrt(2 / seeds)), freedom))
 
 
 def variants_table(study: Mapping[str, Any]) -> pd.DataFrame:
@@ -147,15 +184,16 @@ def conclusions(study: Mapping[str, Any]) -> list[str]:
 def smallest_found(study: Mapping[str, Any], seeds: Sequence[int] = (3, 5, 10, 20)) -> pd.DataFrame:
     """Return by numbers of seeds how large a difference must come out to be found, in points of the test problems.
 
-    The bound is that of the smallest corrected p value, with the median over the variants of the standard deviation
-    between the seeds' differences. A true difference of that size is found about every second time.
+    The bound is that of the smallest corrected p value, for a study with as many comparisons as this one and with its
+    scatter. A true difference of that size is found about every second time.
     """
     from scipy.stats import t
 
-    tested = [list(each.differences.values()) for each in compare_variants(study) if each.p is not None]
-    spread = float(np.median([np.std(each, ddof=1) for each in tested])) if tested else float("nan")
+    compared = max(1, sum(each.p is not None for each in compare_variants(study)))
+    sigma, _ = scatter(study)
     bounds = [
-        100 * t.ppf(1 - SIGNIFICANT / 2 / max(1, len(tested)), k - 1) * spread / np.sqrt(k) for k in seeds
+        100 * t.ppf(1 - SIGNIFICANT / 2 / compared, compared * (k - 1)) * sigma * np.sqrt(2 / k)
+        for k in seeds
     ]
     return pd.DataFrame({"seeds": list(seeds), "smallest difference found, points": np.round(bounds, 1)})
 

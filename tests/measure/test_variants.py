@@ -4,11 +4,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import ttest_rel
+from scipy.stats import t, ttest_rel
 
 from rlvr_kit.measure.seeds import summarize_seeds
 from rlvr_kit.measure.study_plots import forest
-from rlvr_kit.measure.variants import compare_variants, conclusions, holm, smallest_found, variants_table
+from rlvr_kit.measure.variants import (
+    compare_variants,
+    conclusions,
+    holm,
+    scatter,
+    smallest_found,
+    variants_table,
+)
 
 NOISE = np.random.default_rng(1).normal(0, 0.03, size=(4, 6))
 
@@ -32,10 +39,33 @@ MADE = study(
 )  # fmt: skip
 
 
-def test_the_p_value_is_that_of_the_paired_t_test_times_the_number_of_comparisons() -> None:
+def test_with_one_variant_it_is_the_paired_t_test() -> None:
+    gains = {"default": list(0.4 + NOISE[0]), "other": list(0.45 + NOISE[1])}
+    [each] = compare_variants(study(**gains))
+    expected = ttest_rel(gains["other"], gains["default"])
+    low, high = expected.confidence_interval()
+    assert each.p == pytest.approx(expected.pvalue)
+    assert each.interval == pytest.approx([low, high])
+
+
+def test_the_scatter_is_that_of_the_analysis_of_variance() -> None:
+    gains = np.array([[0.40, 0.44, 0.36], [0.50, 0.52, 0.47], [0.30, 0.37, 0.24], [0.41, 0.43, 0.40]])
+    rows, columns = gains.mean(1, keepdims=True), gains.mean(0, keepdims=True)
+    residual = (
+        gains - rows - columns + gains.mean()
+    )  # variants and seeds taken out, as for a complete block design
+    sigma, freedom = scatter(study(**dict(zip("abcd", gains.tolist(), strict=True))))
+    assert freedom == 3 * 2
+    assert sigma == pytest.approx(np.sqrt((residual**2).sum() / freedom))
+
+
+def test_each_is_compared_by_the_scatter_of_all_and_corrected_for_their_number() -> None:
     found = {each.variant: each for each in compare_variants(MADE)}
-    raw = {name: ttest_rel(0.4 + NOISE[0], base + NOISE[i]).pvalue for name, base, i in
-           (("worse", 0.1, 1), ("same", 0.4, 2), ("better", 0.6, 3))}  # fmt: skip
+    sigma, freedom = scatter(MADE)
+    raw = {
+        name: 2 * t.sf(abs(found[name].mean) / (sigma * np.sqrt(2 / 6)), freedom)
+        for name in ("worse", "same", "better")
+    }
     smallest, middle, largest = sorted(raw, key=raw.__getitem__)
     assert found[smallest].p == pytest.approx(3 * raw[smallest])
     assert found[middle].p == pytest.approx(max(3 * raw[smallest], 2 * raw[middle]))
@@ -44,6 +74,22 @@ def test_the_p_value_is_that_of_the_paired_t_test_times_the_number_of_comparison
         "worse": "worse", "same": "no difference seen with 6 seeds", "better": "better",
         "few": "too few seeds (2, at least 3 are needed)",
     }  # fmt: skip
+
+
+def test_what_a_seed_does_to_every_variant_is_no_scatter() -> None:
+    """Seeds that are easy or hard for all variants alike change neither the scatter nor a comparison."""
+    seeds = np.array([0.0, 0.3, -0.3, 0.1, 0.0, -0.2])
+    moved = study(**{name: list(0.4 + NOISE[i] + seeds) for i, name in enumerate("abcd")})
+    still = study(**{name: list(0.4 + NOISE[i]) for i, name in enumerate("abcd")})
+    assert scatter(moved) == pytest.approx(scatter(still))
+    assert [each.p for each in compare_variants(moved)] == pytest.approx(
+        [c.p for c in compare_variants(still)]
+    )
+
+
+def test_one_seed_says_nothing_of_the_scatter() -> None:
+    [each] = compare_variants(study(default=[0.1], other=[0.2]))
+    assert each.interval is None and each.p is None
 
 
 def test_only_seeds_that_both_have_are_paired() -> None:
@@ -72,10 +118,10 @@ def test_holm_is_the_published_example() -> None:
 def test_luck_is_seldom_called_a_difference() -> None:
     """Twenty variants that are the default itself: in one study of twenty, at most, one of them gets a verdict."""
     random, wrong = np.random.default_rng(0), 0
-    for _ in range(200):
+    for _ in range(100):
         gains = {f"v{i}": list(random.normal(0.4, 0.05, 5)) for i in range(21)}
         wrong += any(each.verdict in ("better", "worse") for each in compare_variants(study(**gains)))
-    assert wrong <= 18
+    assert wrong <= 11
 
 
 def test_the_sentences_name_each_variant_once_and_where_it_belongs() -> None:
@@ -104,8 +150,8 @@ def test_a_difference_at_the_bound_is_found_about_every_second_time() -> None:
     noise = study(**{f"v{i}": list(random.normal(0, 0.05, 5)) for i in range(30)})
     bounds = smallest_found(noise, (5, 10)).set_index("seeds")["smallest difference found, points"]
     assert bounds[10] < bounds[5]
-    for _ in range(200):
-        made = {name: [0.0] * 5 for name in ("default", *(f"v{i}" for i in range(28)))}
-        made["true"] = list(bounds[5] / 100 + random.normal(0, 0.05 * 2**0.5, 5))
+    for _ in range(100):
+        made = {f"v{i}": list(random.normal(0, 0.05, 5)) for i in range(29)}
+        made["true"] = list(bounds[5] / 100 + random.normal(0, 0.05, 5))
         found += compare_variants(study(**made))[-1].verdict == "better"
-    assert 60 < found < 140
+    assert 30 < found < 70
