@@ -229,27 +229,3 @@ def _log_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             line = json.loads(text)
             if isinstance(line, dict) and isinstance(line.get("step"), int):
                 yield text, line
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """Return the complete checkpoints of a run folder, the oldest first.
-
-    SageMaker copies a job's checkpoints to S3 file by file, so after an interruption some files may be missing.
-    A checkpoint is complete when it has every file that its files.json names, each with the size that is given there.
-    """
-    found = [path.parent for path in (folder / "checkpoints").glob("checkpoint-*/files.json")]
-    return sorted(filter(_is_complete, found), key=lambda path: int(path.name.split("-")[1]))
-
-
-def _is_complete(checkpoint: Path) -> bool:
-    try:
-        return _read_json(checkpoint / "files.json").items() <= file_sizes(checkpoint).items()
-    except (ValueError, OSError):
-        return False
-
-
-def file_sizes(folder: Path) -> dict[str, int]:
-    """Return the size in bytes of each file in a folder, by its path relative to the folder."""
-    return {
-        str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()
-    }

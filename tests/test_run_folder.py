@@ -10,7 +10,7 @@ import pytest
 
 from rlvr_kit import InputError, MachineError, UserError
 from rlvr_kit.paths import PROJECT, project_path
-from rlvr_kit.run_folder import Run, atomic, checkpoints, only_writer
+from rlvr_kit.run_folder import Run, atomic, only_writer
 
 ROWS = pd.DataFrame({"problem": [0, 1], "sample": [0, 0], "extracted": ["3", None], "correct": [True, False]})
 
@@ -167,14 +167,6 @@ def test_a_log_with_binary_lines_keeps_the_others(tmp_path):
     assert run.log().step.tolist() == [1, 2]
     run.forget_after(1)
     assert run.log().step.tolist() == [1]
-
-
-@pytest.mark.parametrize("content", [b"", b"\x00\xff", b"[1]"])
-def test_a_checkpoint_whose_list_of_files_is_damaged_is_none(content, tmp_path):
-    folder = tmp_path / "checkpoints" / "checkpoint-3"
-    folder.mkdir(parents=True)
-    (folder / "files.json").write_bytes(content)
-    assert checkpoints(tmp_path) == []
 
 
 def test_a_file_in_the_way_of_a_folder_is_said_once_and_plainly(tmp_path):

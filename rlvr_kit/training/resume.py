@@ -1,5 +1,6 @@
-"""Find out whether a folder holds a run of this recipe, whether it is finished, and its number format."""
+"""Find out whether a folder holds a run of this recipe, whether it is finished, and from where it goes on."""
 
+import json
 from contextlib import suppress
 from pathlib import Path
 
@@ -50,3 +51,28 @@ def is_finished(recipe: Recipe, run: Run) -> bool:
     console = Console(stderr=True, quiet=not IS_MAIN_PROCESS, soft_wrap=True)
     console.print(f"{run.path} is a finished run of this recipe; nothing to do", markup=False)
     return True
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Return the complete checkpoints of a run folder, the oldest first.
+
+    SageMaker copies a job's checkpoints to S3 file by file, so after an interruption some files may be missing.
+    A checkpoint is complete when it has every file that its files.json names, each with the size that is given there.
+    """
+    found = [path.parent for path in (folder / "checkpoints").glob("checkpoint-*/files.json")]
+    return sorted(filter(_is_complete, found), key=lambda path: int(path.name.split("-")[1]))
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    try:
+        named = json.loads((checkpoint / "files.json").read_text(encoding="utf-8"))
+        return named.items() <= file_sizes(checkpoint).items()
+    except (ValueError, OSError, AttributeError):  # unreadable, or no JSON object
+        return False
+
+
+def file_sizes(folder: Path) -> dict[str, int]:
+    """Return the size in bytes of each file in a folder, by its path relative to the folder."""
+    return {
+        str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()
+    }

@@ -19,13 +19,13 @@ from rlvr_kit.measure.checks import refuse_leaks
 from rlvr_kit.models import load_policy, load_tokenizer
 from rlvr_kit.recipe import Recipe, RewardsSection
 from rlvr_kit.rewards.reward_functions import CorrectnessReward, FormatReward
-from rlvr_kit.run_folder import Run, atomic, cannot_write, checkpoints, file_sizes, only_writer
+from rlvr_kit.run_folder import Run, atomic, cannot_write, only_writer
 from rlvr_kit.tasks.hostile import refuse_broken
 from rlvr_kit.training.callbacks import RunKeeper, stop_signals, whole_policy
 from rlvr_kit.training.configs import grpo_config, lora_config
 from rlvr_kit.training.finish import save_model, write_summary
 from rlvr_kit.training.plan import plan
-from rlvr_kit.training.resume import is_finished, refuse_other_run, resolved_as_begun
+from rlvr_kit.training.resume import checkpoints, file_sizes, is_finished, refuse_other_run, resolved_as_begun
 
 
 def _trainer_class(recipe: Recipe, folder: Path) -> type:

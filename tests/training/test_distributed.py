@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 from rlvr_kit.paths import PROJECT
 from rlvr_kit.recipe import RECIPES
-from rlvr_kit.run_folder import Run, checkpoints
+from rlvr_kit.run_folder import Run
+from rlvr_kit.training.resume import checkpoints
 
 CONFIGS = RECIPES / "accelerate"
 TORCHRUN = [

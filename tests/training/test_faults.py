@@ -16,7 +16,8 @@ from rlvr_kit import InputError, MachineError, UserError
 from rlvr_kit.models import load_tokenizer
 from rlvr_kit.paths import PROJECT
 from rlvr_kit.recipe import Recipe, load_recipe
-from rlvr_kit.run_folder import Run, checkpoints, only_writer
+from rlvr_kit.run_folder import Run, only_writer
+from rlvr_kit.training.resume import checkpoints
 from rlvr_kit.training.train import train
 
 #: A constant rate and an entropy bonus: one step too many would move the weights.

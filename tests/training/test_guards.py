@@ -13,9 +13,10 @@ from rlvr_kit.models import load_policy, load_tokenizer
 from rlvr_kit.paths import PROJECT
 from rlvr_kit.recipe import load_recipe
 from rlvr_kit.rewards.reward_functions import FormatReward
-from rlvr_kit.run_folder import Run, checkpoints
+from rlvr_kit.run_folder import Run
 from rlvr_kit.tasks.word_problems import make_word_problems
 from rlvr_kit.training import guards
+from rlvr_kit.training.resume import checkpoints
 from rlvr_kit.training.train import train
 
 SAMPLES = PROJECT / "notebooks" / "samples"

@@ -9,7 +9,7 @@ from rlvr_kit.measure.evaluation import evaluate
 from rlvr_kit.models import load_policy, load_tokenizer
 from rlvr_kit.recipe import load_recipe
 from rlvr_kit.run_folder import Run
-from rlvr_kit.training.resume import refuse_other_run, resolved_as_begun
+from rlvr_kit.training.resume import checkpoints, refuse_other_run, resolved_as_begun
 from rlvr_kit.training.study import load_study
 from rlvr_kit.training.sweep import sweep
 
@@ -54,3 +54,11 @@ def test_a_study_of_both_formats_reads_base_and_trained_models_alike(tmp_path: P
     for variant, dtype in (("auto", "float32"), ("half", "bfloat16")):
         run = Run(tmp_path / "out" / variant / "seed-0")
         assert (run.recipe().model.dtype, run.evaluation("tuned")[1]["dtype"]) == (dtype, "float32")
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00\xff", b"[1]"])
+def test_a_checkpoint_whose_list_of_files_is_damaged_is_none(content, tmp_path):
+    folder = tmp_path / "checkpoints" / "checkpoint-3"
+    folder.mkdir(parents=True)
+    (folder / "files.json").write_bytes(content)
+    assert checkpoints(tmp_path) == []

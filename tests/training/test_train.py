@@ -19,9 +19,10 @@ from rlvr_kit.measure.evaluation import evaluate
 from rlvr_kit.models import load_policy, load_tokenizer
 from rlvr_kit.paths import PROJECT
 from rlvr_kit.recipe import load_recipe
-from rlvr_kit.run_folder import Run, checkpoints
+from rlvr_kit.run_folder import Run
 from rlvr_kit.tasks.prompts import Template
 from rlvr_kit.training import train as training
+from rlvr_kit.training.resume import checkpoints
 from rlvr_kit.training.train import train
 
 #: A model with random weights never earns a reward; the entropy bonus makes its weights move all the same.
