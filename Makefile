@@ -71,8 +71,8 @@ check: setup  ## the quick loop: lint, format, types, import order, and that cod
 	.venv/bin/lint-imports
 	$(PY) -m pytest -q tests/tutorial/test_notebooks.py tests/test_package.py -k static
 
-lab: setup  ## open JupyterLab on the notebooks
-	$(PY) -m jupyterlab notebooks
+lab: setup  ## open JupyterLab on the notebooks, or on student copies [DIR=notebooks]
+	$(PY) -m jupyterlab $(or $(DIR),notebooks)
 
 kernel: setup  ## register .venv as the Jupyter kernel "Python (rlvr_kit)", for SageMaker Studio
 	$(PY) -m ipykernel install --user --name rlvr_kit --display-name "Python (rlvr_kit)"

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from rlvr_kit.errors import InputError
+from rlvr_kit.errors import InputError, UserError
 from rlvr_kit.models import load_tokenizer
 from rlvr_kit.paths import PROJECT, project_path
 from rlvr_kit.recipe import load_recipe
@@ -73,9 +73,17 @@ def make_known_good(run: Run, out: Path = KNOWN_GOOD) -> Path:
     return out
 
 
-if __name__ == "__main__":
-    if len(sys.argv) != 2:
+def main(arguments: list[str]) -> None:
+    """Make the known-good run of the run folder that the command line names."""
+    if len(arguments) != 1 or arguments[0].startswith("-"):
         raise InputError("name one run folder: python -m rlvr_kit.tutorial.known_good runs/x")
-    made = make_known_good(Run(sys.argv[1]))
+    made = make_known_good(Run(arguments[0]))
     size = sum(file.stat().st_size for file in made.rglob("*") if file.is_file())
     print(f"written: {made} ({size / 1e6:.1f} MB)")
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"error: {error}")

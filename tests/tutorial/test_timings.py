@@ -9,7 +9,7 @@ import pytest
 from rlvr_kit.errors import InputError
 from rlvr_kit.paths import PROJECT
 from rlvr_kit.tutorial import timings
-from rlvr_kit.tutorial.timings import AGENDAS, PAGE, main, measure, timings_page
+from rlvr_kit.tutorial.timings import AGENDAS, PAGE, main, measure, sections_of, timings_page
 
 
 def measured(training_minutes=6.0, recipe="cpu"):
@@ -29,16 +29,31 @@ def rows(page, agenda):
 
 def test_cells_are_measured_from_the_executed_copies(tmp_path):
     cells = [
-        nbformat.v4.new_markdown_cell("two words"),
-        nbformat.v4.new_code_cell("1\n2"),
+        nbformat.v4.new_markdown_cell("two words\n\n## 1. Part one\nmore"),
+        nbformat.v4.new_code_cell("1\ncheck_answer(x)"),
         nbformat.v4.new_code_cell("3"),
     ]
     for cell, seconds in zip(cells[1:], (2.5, 4.0), strict=True):
         cell.metadata.papermill = {"duration": seconds}
-    cells[1].metadata.tags = ["exercise"]
+    cells[1].metadata.tags = ["check"]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "00_x.ipynb")
     [found] = measure([tmp_path / "00_x.ipynb"], "cpu")["notebooks"]
-    assert found == {"name": "00_x", "seconds": 6.5, "longest": 4.0, "words": 2, "lines": 3, "exercises": 1}
+    assert found == {
+        "name": "00_x", "seconds": 6.5, "longest": 4.0,
+        "sections": [
+            {"title": "", "words": 2, "lines": 0, "exercises": []},
+            {"title": "1. Part one", "words": 5, "lines": 3, "exercises": ["answer"]},
+        ],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("agenda", AGENDAS)
+def test_every_section_and_exercise_of_an_agenda_is_one_of_its_notebook(agenda):
+    notebooks = {notebook["name"][:2]: notebook for notebook in measured()["notebooks"]}
+    for part in filter(None, AGENDAS[agenda][1]):
+        covered = sections_of(part, notebooks[part.notebook])
+        assert len(covered) == 1 + len(part.sections or covered[1:])  # each name stands for one section
+        assert set(part.exercises or ()) <= {name for each in covered for name in each["exercises"]}
 
 
 @pytest.mark.parametrize("agenda", AGENDAS)
@@ -65,11 +80,13 @@ def test_page_of_another_recipe_says_that_it_is_no_plan():
 
 def test_command_writes_the_page_from_a_run(tmp_path, monkeypatch):
     monkeypatch.setattr(timings, "PAGE", tmp_path / "timings.md")
-    monkeypatch.setattr("sys.argv", ["timings", str(tmp_path)])
+    for wrong in ([], ["--help"], ["a", "b"]):
+        with pytest.raises(InputError, match="name one run folder"):
+            main(wrong)
     with pytest.raises(InputError, match=r"no timings\.json"):
-        main()
+        main([str(tmp_path)])
     (tmp_path / "timings.json").write_text(json.dumps(measured()))
-    main()
+    main([str(tmp_path)])
     assert (tmp_path / "timings.md").read_text() == timings_page(measured())
 
 
