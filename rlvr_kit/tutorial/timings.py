@@ -22,6 +22,8 @@ SECONDS_A_LINE = 3.0  # of code
 MINUTES_AN_EXERCISE = 5.0
 MINUTES_TO_START = 5.0  # until everybody's training runs
 PAGE = PROJECT / "notebooks" / "timings.md"
+_CHECK = re.compile(r"^check_(\w+)\(", re.MULTILINE)  # an exercise has the name of its check
+_HEADING = re.compile(r"^(?=## )", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -115,10 +117,6 @@ def _measured(copy: Path) -> dict[str, Any]:
     }
 
 
-_CHECK = re.compile(r"^check_(\w+)\(", re.MULTILINE)  # an exercise has the name of its check
-_HEADING = re.compile(r"^(?=## )", re.MULTILINE)
-
-
 def timings_page(measured: dict[str, Any]) -> str:
     """The page: a table of all notebooks, and each agenda with the clock of this machine."""
     rows = [
@@ -140,9 +138,9 @@ def timings_page(measured: dict[str, Any]) -> str:
         + "\n".join(rows)
         + f"\n\nThe seconds of cells are measured. Reading is reckoned at {WORDS_A_MINUTE:.0f} words a minute and "
         f"{SECONDS_A_LINE:.0f} seconds a line of code, an exercise at {MINUTES_AN_EXERCISE:.0f} minutes.\n\n"
-        "## Agendas\n\nA part is the opening of a notebook and the sections named, by number or by their "
-        "first words; an exercise has the name of its check. The clock counts reading (or telling), exercises, and waiting for cells; `INSTRUCTOR.md` says "
-        "what to do in each part.\n\n"
+        "## Agendas\n\nA part is the opening of a notebook and the sections named, by number or by their first words; an "
+        "exercise has the name of its check. The clock counts reading (or telling), exercises, and waiting for cells; "
+        "`INSTRUCTOR.md` says what to do in each part.\n\n"
         + "\n\n".join(_agenda(name, *agenda, measured["notebooks"]) for name, agenda in AGENDAS.items())
         + "\n"
     )
