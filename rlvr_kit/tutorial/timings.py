@@ -138,9 +138,9 @@ def timings_page(measured: dict[str, Any]) -> str:
         + "\n".join(rows)
         + f"\n\nThe seconds of cells are measured. Reading is reckoned at {WORDS_A_MINUTE:.0f} words a minute and "
         f"{SECONDS_A_LINE:.0f} seconds a line of code, an exercise at {MINUTES_AN_EXERCISE:.0f} minutes.\n\n"
-        "## Agendas\n\nA part is the opening of a notebook and the sections named, by number or by their first words; an "
-        "exercise has the name of its check. The clock counts reading (or telling), exercises, and waiting for cells; "
-        "`INSTRUCTOR.md` says what to do in each part.\n\n"
+        "## Agendas\n\nA part is the opening of a notebook and the sections named, by number or by their first words; "
+        "an exercise has the name of its check. The clock counts reading (or telling), exercises, and waiting for "
+        "cells; `INSTRUCTOR.md` says what to do in each part.\n\n"
         + "\n\n".join(_agenda(name, *agenda, measured["notebooks"]) for name, agenda in AGENDAS.items())
         + "\n"
     )
