@@ -47,7 +47,7 @@ def group_advantages(rewards: Sequence[float], advantages: Sequence[float]) -> F
     right.bar(names, advantages, color=np.where(better, COLORS[0], COLORS[1]))
     right.axhline(0, color="black", lw=0.8)
     right.set(title="What GRPO makes of it: up (blue), down (orange)", xlabel="completion", xticks=names)
-    right.set_ylabel("advantage (standard deviations)")
+    right.set_ylabel("advantage\n(standard deviations)")
     return figure
 
 

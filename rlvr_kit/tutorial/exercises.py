@@ -172,7 +172,7 @@ def predict(question: str, choices: list[str], chosen: str | None = None) -> Rad
     """
     if chosen is not None and chosen not in choices:
         raise InputError(f"{chosen!r} is none of the choices: {', '.join(choices)}")
-    display(Markdown(f"**Your prediction:** {question} *{' / '.join(choices)}*"))
+    display(Markdown(f"**Answer before you read on:** {question} *{' / '.join(choices)}*"))
     buttons = RadioButtons(options=choices, value=chosen, layout={"width": "max-content"})
     display(buttons)
     return buttons
@@ -186,7 +186,7 @@ def reveal(guess: RadioButtons, answer: str, because: str) -> Markdown:
     if answer not in guess.options:
         raise InputError(f"{answer!r} is none of the choices: {', '.join(guess.options)}")
     if guess.value is None:
-        said = "You made no prediction. The answer is"
+        said = "The answer is"
     else:
         said = "You were right:" if guess.value == answer else f"You said *{guess.value}*. It is"
     return Markdown(f"> {said} **{answer}**. {because[:1].upper()}{because[1:]}")

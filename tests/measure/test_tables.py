@@ -22,6 +22,16 @@ def test_an_index_is_shown_where_asked_for():
     assert "only &lt;this&gt;" in text_table(rows, index=True).to_html()
 
 
+def test_new_lines_are_marked_and_intervals_stay_whole():
+    html = text_table(
+        pd.DataFrame({"a": ["So.\n#### 7", "5% (2% to 13%) of 64"], "b": [None, 0.126]})
+    ).to_html()
+    assert "So. ⏎\n#### 7" in html and "5%\u00a0(2%\u00a0to\u00a013%) of 64" in html.replace(
+        "&nbsp;", "\u00a0"
+    )
+    assert ">none<" in html and ">0.13<" in html
+
+
 @pytest.mark.parametrize(
     "prompt",
     [

@@ -15,9 +15,9 @@ from rlvr_kit.paths import PROJECT
 from rlvr_kit.tutorial.report import build_report
 
 HOSTILE = [
-    "<script>document.title = 'owned'</script> #### 1",
     "<img src=x onerror=alert(1)> #### 2",
     "<think>Half of it.</think>\n#### 3",
+    "<script>document.title = 'owned'</script> #### 1",
     "</td></table><iframe src='https://example.org'></iframe>",
     "[click](javascript:alert(1)) $<b>$ &lt;b&gt;",
 ]
