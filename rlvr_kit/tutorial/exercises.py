@@ -14,6 +14,7 @@ import copy
 import functools
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -58,15 +59,21 @@ def check(judge: Callable[..., str]) -> Callable[..., None]:
             text = f"{NOT_DONE} write your code in the cell above, then run that cell and this one again"
         except Wrong as reason:
             text = f"{WRONG} {reason}"
+        except Exception as error:  # an answer of a kind that nobody thought of
+            problem = f"{type(error).__name__}: {error}"
+            text = (
+                f"{WRONG} the check cannot read your answer ({problem}): is it of the kind that is asked for?"
+            )
         print("\n".join(textwrap.fill(line, 110, break_long_words=False) for line in text.splitlines()))
 
     return shown
 
 
-def run(answer: Callable[..., Any], *inputs: Any) -> Any:
+def run(answer: Callable[..., Any], *inputs: Any, like: Any = None) -> Any:
     """What the learner's function returns for copies of `inputs`.
 
-    Raises NotDone where it returns ``...``; Wrong, with the inputs, where it returns nothing, fails, or does not end.
+    Raises NotDone where it returns ``...``; Wrong, with the inputs, where it returns nothing, fails, does not end, or
+    returns something of another kind than `like`.
     """
     if not callable(answer):
         raise Wrong(f"this should be a function, and it is {shown(answer)}: run the cell above once more")
@@ -77,13 +84,9 @@ def run(answer: Callable[..., Any], *inputs: Any) -> Any:
         raise Wrong(f"for {shown(*inputs)} your function has no answer after {PATIENCE:g} seconds") from None
     except (Wrong, NotDone):  # said by a check that looks into the answer itself
         raise
-    except Exception as error:
-        hint = (
-            " (to the power of is ** in Python)"
-            if "^" in str(error)
-            else _HINTS.get(type(error).__name__, "")
-        )
+    except (Exception, SystemExit) as error:
         problem = f"{type(error).__name__}: {error}"
+        hint = next((hint for sign, hint in _HINTS.items() if sign in problem), "")
         raise Wrong(f"for {shown(*inputs)} your function stops with {problem}{hint}") from None
     if result is ...:
         raise NotDone
@@ -91,10 +94,18 @@ def run(answer: Callable[..., Any], *inputs: Any) -> Any:
         raise Wrong(
             f"for {shown(*inputs)} your function returns nothing (None): does its `return` come last?"
         )
+    if like is not None:
+        _ask_for(like, result, inputs)
     return result
 
 
 _HINTS = {
+    "^": " (to the power of is ** in Python)",
+    "positional argument": " (your function gets what stands behind 'for', and nothing else)",
+    "identically-labeled": " (pandas compares rows with equal labels only: pair them with merge, or sort_index first)",
+    "must match the size": " (the shapes do not fit: a value for each row must stay a column, of shape (rows, 1))",
+    "SystemExit": " (exit() ends the whole program: use return)",
+    "InvalidOperation": " (Decimal cannot read that text: what should come out then?)",
     "NameError": " (a name that is not defined here: is it spelled as in the first line of the function?)",
     "ZeroDivisionError": " (a division by zero: what should come out in that case?)",
     "IndexError": " (it asks for a place that is not there: is the list empty, or the index one too far?)",
@@ -104,15 +115,51 @@ _HINTS = {
 }
 
 
-def same(one: Any, other: Any) -> bool:
-    """Whether two answers are equal, numbers up to a thousandth, arrays and tensors in their shape as well."""
-    if isinstance(one, str) or isinstance(other, str):
-        return isinstance(one, str) and isinstance(other, str) and one == other
+def numbers(value: Any) -> np.ndarray | None:
+    """A number, or numbers in a list, an array or a tensor, as an array of complex ones; None for anything else."""
+    if isinstance(value, str):
+        return None
     try:
-        a, b = (np.asarray(value, dtype=float) for value in (one, other))
-    except (TypeError, ValueError, RuntimeError):
-        return bool(one == other)
+        array = np.asarray(value)
+        plain = array.dtype.kind in "biufc" or all(isinstance(each, Number) for each in array.flat)
+        return array.astype(complex) if plain else None
+    except Exception:  # lists of unequal lengths, numbers without end, tensors that want a slope
+        return None
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two texts are equal, or two answers in numbers, up to a thousandth and in their shape as well."""
+    a, b = numbers(one), numbers(other)
+    if a is None or b is None:
+        return isinstance(one, str) and isinstance(other, str) and one == other
     return a.shape == b.shape and np.allclose(a, b, rtol=1e-3, atol=1e-6, equal_nan=True)
+
+
+def kind(value: Any) -> str:
+    """What sort of thing an answer is, in words.
+
+    >>> kind("7"), kind(7), kind([1, 2]), kind(True), kind({7})
+    ('a text', 'one number', '2 numbers', 'True or False', 'a thing of type set')
+    """
+    if isinstance(value, str):
+        return "a text"
+    array = numbers(value)
+    if array is None:
+        return f"a thing of type {type(value).__name__}"
+    if np.isnan(array).any():
+        return "with nan in it, which is no number"
+    if array.imag.any():
+        return "complex: something takes the root of a negative number"
+    truth = np.asarray(value).dtype == bool
+    if not array.ndim:
+        return "True or False" if truth else "one number"
+    return " by ".join(map(str, array.shape)) + (" times True or False" if truth else " numbers")
+
+
+def _ask_for(like: Any, got: Any, inputs: tuple[Any, ...]) -> None:
+    """Raise Wrong where an answer is of another kind than `like`."""
+    if kind(got) != kind(like):
+        raise Wrong(f"for {shown(*inputs)} this returns {shown(got)} ({kind(got)}); asked for: {kind(like)}")
 
 
 def first_difference(
@@ -135,11 +182,17 @@ def first_difference(
         for mistaken in known if isinstance(known, list) else [known]:
             if all(same(_or_none(mistaken, case), got) for case, got in zip(cases, results, strict=True)):
                 raise Wrong(reason)
+    first = differ[0]
+    _ask_for(expected[first], results[first], cases[first])
     if all(same(got, results[0]) for got in results) and not all(same(due, expected[0]) for due in expected):
         raise Wrong(
             f"whatever your function is given, it returns {shown(results[0])}: does it use its input?"
         )
-    return cases[differ[0]], results[differ[0]], expected[differ[0]]
+    if not same(run(answer, *cases[first]), results[first]):
+        raise Wrong(
+            f"for {shown(*cases[first])} it returns another result each time: work it out, and do not draw it"
+        )
+    return cases[first], results[first], expected[first]
 
 
 def _or_none(mistaken: Callable[..., Any], case: tuple[Any, ...]) -> Any:
@@ -156,6 +209,8 @@ def shown(*values: Any) -> str:
 
 
 def _plain(value: Any) -> str:
+    if hasattr(value, "columns"):
+        return f"a table of {len(value)} rows"
     if callable(getattr(value, "tolist", None)):
         value = value.tolist()
     if isinstance(value, float):

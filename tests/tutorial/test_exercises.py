@@ -4,6 +4,7 @@ import ast
 
 import nbformat
 import pytest
+from right_answers import RIGHT_ANSWERS
 from wrong_00_05 import WRONG as WRONG_00_05
 from wrong_06_11 import WRONG as WRONG_06_11
 from wrong_12 import WRONG as WRONG_12
@@ -68,6 +69,12 @@ def test_mistake_is_called_by_its_name(notebook, name, code, words, capsys):
     said = mark(capsys, replace_solution(source, code), after)
     assert said.startswith(WRONG)
     assert words.lower() in said.lower()
+
+
+@pytest.mark.parametrize("notebook,name,code", RIGHT_ANSWERS)
+def test_other_right_answers_pass(notebook, name, code, capsys):
+    source, after = EXERCISES[notebook, name]
+    assert mark(capsys, replace_solution(source, code), after).startswith(RIGHT)
 
 
 @pytest.mark.parametrize("exercise", EXERCISES, ids="-".join)

@@ -23,8 +23,8 @@ _wrong(
     ("result = abs(rewards - rewards.mean()) / (rewards.std(ddof=1) + 1e-4)", "sign is lost (abs)"),
     ("result = (rewards - rewards.max()) / (rewards.std(ddof=1) + 1e-4)", "subtracts the largest"),
     ("result = rewards / (rewards.std() + 1e-4)", "compared with its siblings; and this is the population"),
-    ("result = ((rewards - rewards.mean()) / rewards.std(ddof=1))[0]", "8 advantages"),
-    ("result = np.array([-0.6, 2.1, 0.2, -0.6, 0.2, -0.6, -0.6, -0.6])", "3 advantages"),
+    ("result = ((rewards - rewards.mean()) / rewards.std(ddof=1))[0]", "one number); asked for: 8 numbers"),
+    ("result = np.array([-0.6, 2.1, 0.2, -0.6, 0.2, -0.6, -0.6, -0.6])", "does it use its input"),
     ("result = (rewards - rewards.mean()) / (rewards.std(ddof=1) + 1)", "must be small"),
     ("result = (rewards - rewards.mean()) / np.sqrt(rewards)", "should be"),
     ("(rewards - rewards.mean()) / rewards.std(ddof=1)\nresult = None", "returns nothing"),
@@ -33,6 +33,10 @@ _wrong(
     ("s = rewards.std(ddof=1)\nresult = (rewards - rewards.mean()) / s if s else 0.0", "four zeros"),
     ("result = (rewards - rewards.min()) / np.ptp(rewards)", "subtracts the smallest reward"),
     ("result = (reward - reward.mean()) / reward.std(ddof=1)", "NameError: name 'reward'"),
+    ("result = rewards * float('nan')", "with nan in it"),
+    ("result = [[1], [2, 3]]", "a thing of type list); asked for: 8 numbers"),
+    ("result = 10**400", "a thing of type int"),
+    ("raise SystemExit", "exit() ends the whole program"),
 )  # fmt: skip
 _wrong(
     "01_gsm8k",
@@ -70,8 +74,19 @@ _wrong(
         "same = form(one) is not None and form(one) == form(other)",
         "minus is lost",
     ),
-    ("same = re.fullmatch(r'[0-9,.$-]+', one)", "should say True or False"),
+    ("same = re.fullmatch(r'[0-9,.$-]+', one)", "asked for: True or False"),
     ("same = one.strip('$0.').replace(',', '') == other.strip('$0.').replace(',', '')", "10 is not 1"),
+    (
+        "def form(t):\n    t = t.replace('$', '')\n"
+        "    m = re.fullmatch(r'-?([0-9]{1,3}(,[0-9]{3})+|[0-9]+)(\\.[0-9]*)?', t)\n"
+        "    return Decimal(t.replace(',', '')) if m else None\n"
+        "same = form(one) is not None and form(one) == form(other)",
+        "a dollar sign may stand before a number only",
+    ),
+    (
+        "same = Decimal(re.sub('[$,]', '', one)) == Decimal(re.sub('[$,]', '', other))",
+        "what should come out then",
+    ),
 )
 _wrong(
     "01_gsm8k",
@@ -88,7 +103,10 @@ _wrong(
     ("limit = 48", "whatever your function is given"),
     ("limit = 1 + sorted(lengths)[math.ceil(0.95 * len(lengths)) - 1]", "that equals the limit"),
     ("limit = sorted(lengths)[int(0.9 * len(lengths))]", "fit into"),
-    ("limit = [x for x in lengths if x < 30]", "one number of tokens is asked for"),
+    ("limit = [x for x in lengths if x < 30]", "asked for: one number"),
+    ("limit = sorted(lengths)[round(0.95 * len(lengths)) - 1]", "may round down"),
+    ("import numpy as np\nlimit = math.ceil(np.quantile(lengths, 0.95))", "rounded up that is more than needed"),
+    ("import numpy as np\nlimit = np.quantile(lengths, 0.95, method='higher')", "method='inverted_cdf'"),
     ("limit = sorted(lengths)[math.ceil(0.99 * len(lengths)) - 1]", "not the smallest"),
 )  # fmt: skip
 RULE = "def next_rule(completion, gold):\n    return {}\n\n"
@@ -117,6 +135,7 @@ _wrong(
     (RULE.format("whole_text(completion.split('\\n\\n')[0], gold)") + TEST, "the test that failed before still fails"),
     (RULE.format("False") + TEST, "regression"),
     (RULE.format("None") + TEST, "returns nothing"),
+    (RULE.format("completion.split('\\nQuestion:')[0]") + TEST, "a text); asked for: True or False"),
 )  # fmt: skip
 _wrong(
     "02_rewards",
@@ -136,6 +155,8 @@ _wrong(
     (r"pattern = r'[0-9]+(?:,[0-9]+)*,?\.?$'", "there is no marker"),
     (r"pattern = r'####\s*([0-9]+,?+\.?$'", "no regular expression"),
     (r"pattern = r'####.*$'", "at least one digit"),
+    (r"pattern = r'####\s*(?:[0-9],?)+.?$'", "an unescaped period"),
+    (r"import re; pattern = re.compile(b'####')", "no regular expression for texts"),
 )  # fmt: skip
 _wrong(
     "03_reward_hacking",
@@ -155,8 +176,10 @@ _wrong(
         "numbers of the question are boxed",
     ),
     (r"text = ' '.join(rf'\boxed{{{n}}}' for n in range(10))", "At most 10 numbers are boxed"),
-    ("text = 7", "so a text"),
+    ("text = 7", "asked for: a text"),
+    ("text = []", "asked for: a text"),
     (r"text = rf'\boxed{{{gold}}}'", "NameError: name 'gold'"),
+    ("text = ''\nreturn (lambda question, gold: gold)(question)", "gets what stands behind 'for', and nothing else"),
 )  # fmt: skip
 NUMBER = "stated = re.findall(r'-?[0-9][0-9,]*', text)\n"
 LINE = "m = re.search(r'\\n#### {}$', text.strip())\npaid = bool(m) and m[1].replace(',', '') == gold"
@@ -172,11 +195,10 @@ _wrong(
     ("paid = re.findall(r'[0-9][0-9,]*', text)[-1].replace(',', '') == gold", "minus before the number"),
     (NUMBER + "paid = bool(stated) and stated[-1].replace(',', '') == gold", "a hedge"),
     (LINE.format("([0-9,]+)") , "two marker lines"),
-    (LINE.format("(-?[0-9,]+)") + " and text.count('####') == 1", "dots are no reasoning"),
-    (
-        "m = re.search(r'#### (-?[0-9,]+)$', text.strip())\n"
-        "paid = bool(m) and m[1].replace(',', '') == gold and text.count('####') == 1", "no reasoning",
-    ),
+    (LINE.format("[a-z ]*(-?[0-9,]+)") + " and text.count('####') == 1", "words beside the number"),
+    (LINE.format("(-?[0-9]+)") + " and text.count('####') == 1", "written with a comma"),
+    ("from rlvr_kit import verify as help\npaid = help(text, gold).correct", "no help from verify"),
+    ("paid = re.search(gold, text)", "asked for: True or False"),
     (
         "m = re.findall(r'\\n#### (-?[0-9,]+)', text)\npaid = len(m) == 1 and m[0].replace(',', '') == gold",
         "takes it back",
@@ -224,7 +246,12 @@ _wrong(
     (WILSON.format(**PARTS | {"mid": "p", "by": ""}), "; and the division"),
     (WILSON.format(**PARTS) + "\nends = [100 * end for end in ends]", "per cent"),
     (WILSON.format(**PARTS) + "\nends = ends[::-1]", "wrong order"),
-    (WILSON.format(**PARTS) + "\nends = half", "a lower and an upper end"),
+    (WILSON.format(**PARTS) + "\nends = half", "asked for: 2 numbers"),
+    (WILSON.format(**PARTS) + "\nends = [round(end, 3) for end in ends]", "do not round"),
+    (WILSON.format(**PARTS).replace("k / n, 1.96", "k, 1.96"), "is p = k / n?"),
+    (WILSON.format(**PARTS | {"var": "p * (p - 1) / n + z**2 / (4 * n**2)"}), "not p (p - 1)"),
+    (WILSON.format(**PARTS | {"var": "-1"}), "complex: something takes the root"),
+    ("ends = ('a', 'b')", "a thing of type tuple"),
     (WILSON.format(**PARTS).replace("k / n, 1.96", "n / k, 1.96"), "ZeroDivisionError"),
     ("ends = [0.1, 0.5]", "does it use its input"),
     (WILSON.format(**PARTS | {"var": "p * (1 + p) / n + z**2 / (4 * n**2)"}), "look at the half width"),
@@ -249,8 +276,9 @@ _wrong(
      "kept = (re.match(r'(?s).*#### [0-9]+', stop(text)) or [text])[0]", "for the grader"),
     ("kept = text.split('\\nQuestion:')[0].split('\\nAnswer:')[0]", "announce its own answer"),
     ("kept = text.split('\\nQuestion:')[0][:200]", "token limit does that"),
-    ("kept = text.split('\\nQuestion:')", "what is left of the text"),
+    ("kept = text.split('\\nQuestion:')", "asked for: a text"),
     ("kept = text.split('\\nQuestion:')[1]", "IndexError"),
+    ("kept = {}", "asked for: a text"),
     ("kept = text.split('\\nQuestion:')[0].split('.')[0]", "cuts at"),
 )  # fmt: skip
 _wrong(
@@ -276,6 +304,7 @@ _wrong(
     ("loss = -(advantage * logp * mask).max()", "slopes differ"),
     ("loss = -(advantage * (logp + 5 * logp * (1 - mask))).sum() / mask.sum()", "slope at padding is not 0"),
     ("loss = -(advantage.abs() * logp * mask).sum() / mask.sum()", "sign of the advantage is lost"),
+    ("loss = -(advantage.squeeze() * logp * mask).sum() / mask.sum()", "must stay a column"),
 )  # fmt: skip
 _wrong(
     "05_grpo_by_hand",
@@ -294,6 +323,8 @@ _wrong(
     ("chance = 100 * (1 - p**size - (1 - p) ** size)", "per cent"),
     ("chance = 1 - p ** (size - 1) - (1 - p) ** (size - 1)", "one less than the size"),
     ("chance = 0.5", "does it use its input"),
-    ("chance = 1 - p**size - (1 - p**size)", "does it use its input"),
+    ("chance = 1 - p**size - (1 - p**size)", "the power comes first"),
+    ("chance = 1 - p**8 - (1 - p) ** 8", "fixed in your function"),
+    ("import random\nchance = sum(random.random() < p for _ in range(99)) / 99", "another result each time"),
     ("chance = 1 - p**size + (1 - p) ** size", "should be"),
 )  # fmt: skip

@@ -18,6 +18,7 @@ _wrong(
     ("problems = batch // group * passes * processes", "round too early"),
     ("problems = batch // group", "one pass on one device"),
     ("problems = batch * passes * processes - group", "in groups of 8"),  # not on the list
+    ("problems = batch * processes // (group * passes)", "multiply by them"),
     ("problems = group", "how many completions are that"),
     ("problems = 8", "does it use its input"),
     ("problems = Batch // group", "NameError"),
@@ -43,6 +44,14 @@ _wrong(
     ('answer = "equal groups" if log.loss.tail(5).abs().mean() < 0.001 else "can learn"', "a loss of 0 is no illness"),
     (f'{_LAST}{_RULE} else "fine"', "it should be one of"),
     ('answer = "can learn"', "does your function look at it"),
+    (f'{_LAST}{_RULE.replace("mean", "min")} else "can learn"', "every one of the last five"),
+    (f'{_LAST}{_RULE.replace("mean", "median")} else "can learn"', "most of the five steps"),
+    (f'{_LAST}{_RULE.replace(">=", ">", 1)} else "can learn"', "half or more"),
+    (f'last = log.dropna().tail(5)\n{_RULE} else "can learn"', "each row with any gap"),
+    (f'last = log.tail(5)\n{_RULE} else "can learn"', "a row without a reward"),
+    (f'last = log.dropna(subset=["reward"]).tail(4)\n{_RULE} else "can learn"', "more or fewer"),
+    (f'last = log.dropna(subset=["reward"]).tail(6)\n{_RULE} else "can learn"', "more or fewer"),
+    ("answer = log.truncated.tail(5) >= 0.5", "asked for: a text"),
     (f'last = log.tail(3)\n{_RULE.replace("0.5", "0.2")} else "can learn"', "in its last five steps"),  # unlisted
     ('answer = "cut off" if log.trunc.mean() > 0.5 else "can learn"', "AttributeError"),
 )  # fmt: skip
@@ -63,11 +72,26 @@ _wrong(
     ),  # not on the list
     ("dollars = price * machines * max(minutes / 60, keep_alive / 3600)", "how many hours"),
     ("dollars = price * machines * (minute / 60)", "NameError"),
+    ("dollars = price * machines * minutes / 60 + keep_alive / 3600", "brackets are missing"),
+    ("dollars = price * machines * (minutes // 60 + keep_alive // 3600)", "// cuts hours off"),
+    (
+        "import math\ndollars = price * machines * math.ceil(minutes / 60 + keep_alive / 3600)",
+        "started hours are not rounded up",
+    ),
+    (
+        "dollars = f'${price * machines * (minutes / 60 + keep_alive / 3600):.2f}'",
+        "a text); asked for: one number",
+    ),
 )
 _wrong(
     "07_train_on_sagemaker",
     "lost",
-    ("lost = save_steps - done % save_steps", "after the last"),
+    ("lost = save_steps - done % save_steps", "missing to the next checkpoint"),
+    ("lost = (done - 1) % save_steps", "one too few"),
+    ("lost = save_steps - 1", "the worst case"),
+    ("lost = done - save_steps", "takes one interval off"),
+    ("lost = save_steps % done", "the wrong way round"),
+    ("lost = str(done % save_steps)", "a text); asked for: one number"),
     ("lost = -done % save_steps", "missing to the next checkpoint"),
     ("lost = save_steps", "the worst case"),
     ("lost = done // save_steps", "number of checkpoints"),
@@ -78,7 +102,7 @@ _wrong(
     ("lost = 0", "nothing is ever lost"),
     ("lost = done / save_steps", "whole steps"),
     ("lost = done % 10", "Write down the steps"),  # not on the list
-    ("lost = min(done, save_steps)", "Write down the steps"),
+    ("lost = min(done, save_steps)", "the worst case"),
 )
 _wrong(
     "08_curves",
@@ -89,6 +113,9 @@ _wrong(
     ("stop = log.equal_groups.dropna().tail(5).min() == 1", "fewer than five rows"),
     ("stop = len(log) > 10 and log.equal_groups.tail(10).min() == 1", "be less patient"),
     ("stop = len(log) > 20 and log.equal_groups.tail(20).min() == 1", "be less patient"),
+    ("stop = bool((log.equal_groups == 1).sum() >= 5)", "eight steps of nine"),
+    ("stop = len(log) > 5 and bool(log.equal_groups.tail(5).mean() > 0.9)", "eight steps of nine"),
+    ("stop = len(log) > 10 and bool((log.equal_groups.tail(10) == 1).mean() >= 0.5)", "eight steps of nine"),
     ("stop = False", "never ends patient B"),
     ("stop = True", "Nothing is wrong with it there"),
     ("stop = len(log) > 10", "Nothing is wrong with it there"),
@@ -115,7 +142,7 @@ _wrong(
         "what *jumped* in B",
     ),
     (
-        'evidence = {"A": ("reward", "heldout/strict"), "B": ("grad_norm", "length"), "D": ("truncated", "reward")}',
+        'evidence = {"A": ("reward", "heldout/strict"), "B": ("grad_norm", "entropy"), "D": ("truncated", "reward")}',
         "a jump alone does no harm",
     ),
     (
@@ -123,9 +150,15 @@ _wrong(
         "*why* no completion of D",
     ),
     (
-        'evidence = {"A": ("reward", "heldout/strict"), "B": ("length", "reward"), "D": ("truncated", "length")}',
+        'evidence = {"A": ("reward", "heldout/strict"), "B": ("length", "reward"), '
+        '"D": ("truncated", "heldout/truncated")}',
         "none of them earns anything",
     ),
+    (
+        'evidence = {"A": ("reward", "heldout/strict"), "B": ("grad_norm", "loss"), "D": ("truncated", "length")}',
+        "loss says nothing",
+    ),
+    (f'evidence = {{"A": (["reward"], "heldout/strict"), {_OTHERS}}}', "has no column"),
     ('evidence = ("reward", "heldout/strict")', "behind each of the letters"),
     ('evidence = {"A": ("reward", "heldout/strict")}', "behind each of the letters"),
 )
@@ -149,6 +182,11 @@ _wrong(
     (f"p = 3 * {_SUM}", "take twice that"),  # not on the list
     ("p = 0.05", "does it use its input"),
     ("p = abs(gained - lost) / (lost + gained)", "ZeroDivisionError"),
+)
+#: A conclusion by the rule, with these words for the counts, and one more sentence where nothing was found.
+_SAID = (
+    'claim = "No evidence of a difference" if p >= 0.05 else "A gain" if gained > lost else "A loss"\n'
+    'sentence = f"{{claim}}: {}"\nif p >= 0.05:\n    sentence += ". {}"'
 )
 _wrong(
     "09_compare",
@@ -179,9 +217,38 @@ _wrong(
         "never see a difference",
     ),
     (
-        'claim = "No evidence of a difference" if p >= 0.01 else "A gain" if gained > lost else "A loss"\n'
+        'claim = "No evidence of a difference" if p >= 0.05 else "A gain" if gained > lost else "A loss"\n'
         'sentence = f"{claim}: p = {p}"',
         "does not say",
+    ),
+    *(
+        (
+            f'claim = "No evidence of a difference" if {rule} else "A gain" if gained > lost else "A loss"\n'
+            'sentence = f"{claim}: {gained} newly solved, {lost} lost"',
+            "difference where p is below 0.05",
+        )
+        for rule in ("p >= 0.01", "p >= 0.1", "p > 0.05")
+    ),
+    (_SAID.format("{lost} gained, {gained} lost", ""), "have the counts changed places"),
+    *(
+        (_SAID.format("{gained} gained, {lost} lost", no_more), "says more than was seen")
+        for no_more in (
+            "Training does nothing.",
+            "So training did not help.",
+            "The models perform alike.",
+            "Training made no difference.",
+            "Training has no influence on the model.",
+        )
+    ),
+    (
+        _SAID.format("{gained} gained, {lost} lost", "") + "\nif p < 0.05 and gained > lost:\n"
+        '    sentence += ": this proves that GRPO works"',
+        "'proves' says more than was seen",
+    ),
+    (
+        _SAID.format("{gained} gained, {lost} lost", "")
+        + "\nif p < 0.05 and gained < lost:\n    sentence += ': training worked well'",
+        "'worked' says more than was seen",
     ),
     (
         'claim = "A gain" if gained > lost else "A loss"\n'
@@ -191,7 +258,7 @@ _wrong(
         "says more than was seen",
     ),
     ('sentence = "It is better"', "does not begin with one of"),
-    ("sentence = p < 0.05", "a sentence is a text"),
+    ("sentence = p < 0.05", "asked for: a text"),
     (
         'claim = "No evidence of a difference" if p >= 0.2 else "A gain" if gained > lost else "A loss"\n'
         'sentence = f"{claim}: {gained} newly solved, {lost} lost"',
@@ -209,7 +276,7 @@ _wrong(
         'text = f"{message} {[*range(12)]} Monday Tuesday Wednesday Thursday Friday Saturday Sunday"',
         "up to 99",
     ),
-    ("text = 7", "a completion is a text"),
+    ("text = 7", "asked for: a text"),
     ("text = message.upper() + str([*range(100)])", "missing most often"),
     ("text = mesage", "NameError"),
 )
@@ -226,6 +293,7 @@ _wrong(
     ("broken = 7", "in a list"),
     ('broken = ["2"]', "is no place"),
     ("broken = [2]", "Python's quotes"),
+    ("broken = [False, False, True, True, False, True, True, True]", "places are asked for"),
     ('import json\nbroken = [i for i, gold in enumerate(golds) if "\'" in gold]', "the text"),
 )
 _BOTH = 'both = reference.merge(other, on="problem", suffixes=("", " of other"))\n'
@@ -243,6 +311,23 @@ _wrong(
     (f'{_BOTH}share = float((both["completion"] == both["completion of other"]).all())', "whether all are equal"),
     ("share = reference.completion.isin(other.completion).mean()", "occurs anywhere"),
     ("share = 0.5", "does it use its input"),
+    (
+        "share = sum(a == b for a, b in zip(sorted(reference.completion), sorted(other.completion))) / len(other)",
+        "tears answers and problems apart",
+    ),
+    ("share = 1 - abs(reference.correct.mean() - other.correct.mean())", "difference of the scores"),
+    (
+        'share = (reference.set_index("problem").completion == other.set_index("problem").completion).mean()',
+        "pair them with merge, or sort_index first",
+    ),
+    *(
+        (f'{_BOTH}share = (both["completion"]{how} == both["completion of other"]{how}).mean()', words)
+        for how, words in (
+            (".str.lower()", "'So' is not 'so'"),
+            (".str.strip()", "a blank more or less"),
+            (".str.split().map(sorted)", "their order counts"),
+        )
+    ),
     ("share = other.correct.mean()", "the share is"),  # not on the list,
     ("share = (reference.completions == other.completions).mean()", "AttributeError"),
 )  # fmt: skip
@@ -258,4 +343,5 @@ _wrong(
     ("hold_equal = {'problem', 'prompt'}", "is not on the list"),
     ("hold_equal = 'problems'", "in braces"),
     ("hold_equal = set()", "must be equal as well"),
+    ('hold_equal = [["problems"], "prompt"]', "is not on the list"),
 )

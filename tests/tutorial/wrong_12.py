@@ -26,7 +26,7 @@ WRONG = [
         "12_variants",
         "token_weight",
         "weight = advantage.sum() / lengths.sum()",
-        "2 completions need 2 weights",
+        "asked for: 2 numbers",
     ),
     (
         "12_variants",
@@ -61,5 +61,27 @@ WRONG = [
         "import scipy.stats\nresult = scipy.stats.false_discovery_control(p)",
         "Benjamini and Hochberg",
     ),
-    ("12_variants", "corrected", "result = p.max()", "must come out"),
+    ("12_variants", "corrected", "result = p.max()", "asked for: 5 numbers"),
+    ("12_variants", "corrected", "result = p < 0.05", "5 times True or False); asked for: 5 numbers"),
+    (
+        "12_variants",
+        "corrected",
+        "result = np.minimum(1, np.minimum.accumulate(p * np.arange(len(p), 0, -1)))",
+        "the running maximum",
+    ),
+    (
+        "12_variants",
+        "corrected",
+        "result = np.minimum(1, np.maximum.accumulate(p / np.arange(len(p), 0, -1)))",
+        "makes p values larger",
+    ),
+    (
+        "12_variants",
+        "corrected",
+        "f = p * np.arange(len(p), 0, -1)\nresult = np.minimum(1, np.maximum(f, np.append(f[:1], f[:-1])))",
+        "the uncorrected product",
+    ),
+    ("12_variants", "token_weight", "weight = 1 / (lengths * len(lengths))", "the advantage is left out"),
+    ("12_variants", "token_weight", "weight = advantage / (4 * lengths)", "fixed in your function"),
+    ("12_variants", "token_weight", "weight = advantage // (lengths * len(lengths))", "// cuts"),
 ]

@@ -76,20 +76,20 @@ def check_next_rule(rule: Callable[[str, str], bool], test: Test) -> str:
     """First the learner's test, which must fail before the rule; then every old test; then what the rule is for."""
     _check_test(test)
     for completion, gold, pay, reason in TESTS:
-        if bool(run(rule, completion, gold)) != pay:
+        if run(rule, completion, gold, like=True) != pay:
             raise Wrong(
                 f"a regression: {shown(completion)} with the gold {gold} {_should(pay)} ({reason}), and whole_text had "
                 f"that right. Call whole_text for everything that the new rule does not change"
             )
-    if bool(run(rule, *INVENTED[:2])):
+    if run(rule, *INVENTED[:2], like=True):
         raise Wrong(
             f"the test that failed before still fails: {shown(INVENTED[0])} is paid for {INVENTED[1]}, although the "
             "model answers a question that it made up. Everything from the line 'Question:' on must count as not said"
         )
     for completion, gold, pay, reason in BEYOND:
-        if bool(run(rule, completion, gold)) != pay:
+        if run(rule, completion, gold, like=True) != pay:
             raise Wrong(f"{shown(completion)} with the gold {gold} {_should(pay)}: {reason}")
-    if bool(run(rule, *test[:2])) != test[2]:
+    if run(rule, *test[:2], like=True) != test[2]:
         raise Wrong(f"your own test fails with your own rule: {shown(test[0])} {_should(test[2])}")
     return (
         "your test failed before the rule and passes with it, no old test fails, and the rule cuts the text at the "
@@ -146,7 +146,7 @@ REFUSED: list[tuple[str, str]] = [
     ("## 18", "there are two marks instead of four"),
     ("#### x18", "letters stand between the marker and the number"),
     ("#### 18 or 19", "something stands behind the number: is the $ at the end gone?"),
-    ("#### 18!", "something stands behind the number: is the $ at the end gone?"),
+    ("#### 18!", "any sign may stand behind the number: an unescaped period takes all of them, so write \\."),
     ("#### ,5", "a comma comes before the first digit"),
     ("#### 1,,2", "two commas in a row"),
     ("#### .", "a period alone is no number"),
@@ -160,8 +160,9 @@ def check_pattern(pattern: str | re.Pattern[str]) -> str:
     """The same texts as the careless pattern, and its time for long ones."""
     try:
         found = re.compile(pattern)
-    except (re.error, TypeError) as error:
-        raise Wrong(f"this is no regular expression: {error}") from None
+        found.search("")
+    except (re.error, TypeError) as error:  # a pattern of bytes is one as well, and finds nothing in a text
+        raise Wrong(f"this is no regular expression for texts: {error}") from None
     for text, reason in REFUSED:
         if found.search(text):
             raise Wrong(f"too loose: it accepts {shown(text)} ({reason}), and the careless pattern does not")

@@ -1,6 +1,7 @@
 r"""The exercises of notebook 03: break a grader blind, and patch the grader "last number"."""
 
 import re
+import sys
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -31,9 +32,7 @@ def any_box(text: str, gold: str) -> bool:
 def check_attack(attack: Callable[[str], str]) -> str:
     """What the attack earns on the problems; where that is too little, what stands in its boxes."""
     rows = problems()
-    texts = [run(attack, row["question"]) for row in rows]
-    if bad := next((text for text in texts if not isinstance(text, str)), None):
-        raise Wrong(f"an attack is a completion, so a text; this returns {shown(bad)}")
+    texts = [run(attack, row["question"], like="") for row in rows]
     paid = sum(any_box(text, row["gold"]) for text, row in zip(texts, rows, strict=True))
     low, high = wilson_interval(paid, len(rows))
     earned = f"{paid / len(rows):.0%} of {len(rows)} problems ({low:.0%} to {high:.0%})"
@@ -107,10 +106,9 @@ HOLES: dict[str, tuple[Attack, str]] = {
         lambda g: f"So.\n#### {g}\nNo, wait: it is {int(g) + 1}, or {g}.",
         "the text goes on after its answer and takes it back: the marker line must be the last one",
     ),
-    "no reasoning": (lambda g: f"#### {g}", "nothing stands before the marker line: a bare guess"),
-    "reasoning of dots": (
-        lambda g: f"...\n#### {g}",
-        "dots are no reasoning: a letter or a digit must stand there",
+    "words beside the number": (
+        lambda g: f"So.\n#### not {g}",
+        "words beside the number can take it back: the line must hold one number and nothing else",
     ),
     "counting up to it": (
         lambda g: " ".join(map(str, range(int(g) + 1))),
@@ -119,10 +117,6 @@ HOLES: dict[str, tuple[Attack, str]] = {
     "no marker": (
         lambda g: f"It may be {g}",
         "there is no marker line: there must be one place for the answer",
-    ),
-    "within a line": (
-        lambda g: f"So we get #### {g}",
-        "the four marks stand within a line: the answer has a line of its own",
     ),
     "a longer number": (
         lambda g: f"So.\n#### 9{g}",
@@ -162,9 +156,11 @@ HONEST: dict[str, tuple[Callable[[str, str], tuple[str, str]], str]] = {
 def check_patch(patched: Callable[[str, str], Any]) -> str:
     """Honest answers first, which must stay paid; then every hole of the grader that is being patched."""
     rows = [(re.sub("<<.*?>>", "", row["answer"]), row["gold"]) for row in problems()]
+    if _calls_verify(patched, *rows[0]):
+        raise Wrong("this calls verify, which has solved it already: no help from verify here")
     _honest(patched, rows, "as they are")
     for name, (attack, reason) in HOLES.items():
-        paid = sum(bool(run(patched, attack(gold), gold)) for _, gold in rows)
+        paid = sum(run(patched, attack(gold), gold, like=True) for _, gold in rows)
         if paid > 0.01 * len(rows):
             raise Wrong(
                 f"it still pays {paid / len(rows):.0%} of {shown(attack('18'))} for 18 ({name}): {reason}"
@@ -172,7 +168,7 @@ def check_patch(patched: Callable[[str, str], Any]) -> str:
     _honest(patched, rows, "with a blank at the end")
     _honest(patched, rows, "with a comma")
     others = [(text, gold) for (text, _), (_, gold) in zip(rows, rows[1:], strict=False)]
-    floor = sum(bool(run(patched, text, gold)) for text, gold in others)
+    floor = sum(run(patched, text, gold, like=True) for text, gold in others)
     ours = sum(verify(text, gold).correct for text, gold in others)
     if floor > ours + 3:
         raise Wrong(
@@ -184,11 +180,22 @@ def check_patch(patched: Callable[[str, str], Any]) -> str:
     )
 
 
+def _calls_verify(patched: Callable[[str, str], Any], text: str, gold: str) -> bool:
+    """Whether the grader calls the kit's own one, under whatever name."""
+    called, before = set(), sys.getprofile()
+    sys.setprofile(lambda frame, *_: called.add(frame.f_code))
+    try:
+        run(patched, text, gold)
+    finally:
+        sys.setprofile(before)
+    return verify.__code__ in called
+
+
 def _honest(patched: Callable[[str, str], Any], rows: list[tuple[str, str]], name: str) -> None:
     """Honest answers, written in one of the ways of HONEST, must be paid to 99 %."""
     write, reason = HONEST[name]
     texts = [write(text, gold) for text, gold in rows]
-    refused = [text for text, gold in texts if not run(patched, text, gold)]
+    refused = [text for text, gold in texts if not run(patched, text, gold, like=True)]
     if len(refused) > 0.01 * len(texts):
         raise Wrong(
             f"honest answers must stay paid to 99 %, and {name} {1 - len(refused) / len(texts):.1%} of {len(texts)} "

@@ -193,6 +193,10 @@ _CHANCE_MISTAKES: dict[str, Any] = {
     "the chance that all are wrong is (1 - p) to the power of the size, and not once more that of all right": (
         lambda p, G: 1 - 2 * p**G
     ),
+    "it is always 0: is it (1 - p**size) where it should be (1 - p)**size? The power comes first": lambda p, G: 0.0,
+    "the size is fixed in your function: groups may have any size": [
+        lambda p, G, size=size: chance_useful(p, size) for size in (4, 8, 16)
+    ],
     "this holds for p = 0.5 only": [lambda p, G: 1 - 0.5 ** (G - 1), lambda p, G: 1 - 2 * 0.5**G],
     "the result is in per cent; it should be a chance between 0 and 1": lambda p, G: 100 * chance_useful(p, G),
 }  # fmt: skip
@@ -207,7 +211,7 @@ def check_chance_useful(answer: Callable[[float, int], float]) -> str:
             raise Wrong(
                 f"for p={p:g} all completions are alike, so the chance is 0, and this gives {shown(got)}"
             )
-        outside = not np.ndim(got) and not 0 <= float(got) <= 1
+        outside = not 0 <= float(got) <= 1
         hint = "A chance lies between 0 and 1. " if outside else ""
         raise Wrong(
             f"for p={p}, size={size} it gives {shown(got)}, and it should be {due:.4g}. {hint}A group is useless if "

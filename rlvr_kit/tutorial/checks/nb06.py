@@ -9,7 +9,7 @@ import pandas as pd
 from rlvr_kit.paths import project_path
 from rlvr_kit.recipe import load_recipe
 from rlvr_kit.run_folder import Run
-from rlvr_kit.tutorial.exercises import Wrong, check, first_difference, run, same, shown
+from rlvr_kit.tutorial.exercises import Wrong, check, first_difference, run, shown
 
 #: Completions in a pass, passes, processes, group size.
 BATCHES = [(16, 4, 1, 8), (8, 1, 2, 4), (4, 6, 1, 8), (4, 8, 2, 16)]
@@ -25,6 +25,8 @@ WRONG_BATCHES = {
         lambda batch, passes, processes, group: batch * passes // group,
     "the processes work on different completions, so they multiply the batch and do not share it out":
         lambda batch, passes, processes, group: batch * passes / processes // group,
+    "the passes add up before the optimizer moves: multiply by them":
+        lambda batch, passes, processes, group: batch * processes // (group * passes),
     "you round too early: a group may be spread over several passes, so multiply first and divide at the end":
         lambda batch, passes, processes, group: batch // group * passes * processes,
     "this is one pass on one device. A step is all passes on all devices":
@@ -81,12 +83,11 @@ def _said(cut: bool, equal: bool) -> str:
 
 
 def _made_up(truncated: list[float], equal_groups: list[float], loss: float = 0.0) -> pd.DataFrame:
-    """A log with these shares from step 1 on, in front of them the line of step 0."""
+    """A log with these shares from step 1 on, a held-out measurement every fourth step, one of them before step 1."""
     steps = pd.DataFrame({"truncated": truncated, "equal_groups": equal_groups})
-    steps = steps.assign(reward=0.3, loss=loss, grad_norm=0.4)
-    return pd.concat(
-        [pd.DataFrame({"step": [0]}), steps.assign(step=range(1, len(steps) + 1))], ignore_index=True
-    )
+    steps = steps.assign(reward=0.3, loss=loss, grad_norm=0.4, step=range(1, len(steps) + 1))
+    log = pd.concat([pd.DataFrame({"step": [0]}), steps], ignore_index=True)
+    return log.assign(**{"heldout/strict": log.step.mod(4).map({0: 0.3})})
 
 
 def logs() -> dict[str, pd.DataFrame]:
@@ -104,6 +105,12 @@ def logs() -> dict[str, pd.DataFrame]:
         "a run with one bad step shortly before its end": _made_up([0.0] * 7 + [1.0, 0.0, 0.0], [0.2] * 10),
         "a long run with a bad beginning": _made_up([0.9] * 5 + [0.0] * 30, [0.1] * 35),
         "a run in which most are cut off, and a few get through in every group": _made_up([0.8] * 9, [0.1] * 9),
+        "a run with a measurement after its last step":
+            _made_up([0.0] * 5 + [1.0] * 2 + [0.4] * 4, [0.2] * 11).reindex(range(13)).fillna({"step": 11}),
+        "a run with one good step among its last five": _made_up([0.0] * 5 + [1.0, 1.0, 0.2, 1.0, 1.0], [0.1] * 10),
+        "a run whose last six steps are worse than its last five":
+            _made_up([0.0] * 3 + [1.0, 0.7, 0.7, 0.7, 0.1, 0.1], [0.1] * 9),
+        "a run with exactly half cut off": _made_up([0.5, 1.0] + [0.375] * 4, [0.1] * 6),
         "a run with exactly half of its groups equal": _made_up([0.1] * 6, [0.5] * 6, loss=0.1),
     }  # fmt: skip
 
@@ -112,7 +119,7 @@ def _tail(log: pd.DataFrame, few: int = 5) -> pd.DataFrame:
     return log.dropna(subset=["reward"]).tail(few)
 
 
-WRONG_VERDICTS: dict[str, Callable[[pd.DataFrame], str]] = {
+WRONG_VERDICTS: dict[str, Any] = {
     "you take the mean of the whole run, so a bad beginning is held against a run that has recovered: the "
     "last five "
     "steps say how it stands":
@@ -127,7 +134,10 @@ WRONG_VERDICTS: dict[str, Callable[[pd.DataFrame], str]] = {
         lambda log: VERDICTS[1] if _tail(log).equal_groups.mean() >= 0.5
         else VERDICTS[0] if _tail(log).truncated.mean() >= 0.5 else VERDICTS[2],
     "half or more: a share of exactly 0.5 counts, so compare with >= and not with >":
-        lambda log: verdict(log, half=0.5001),
+        [
+            lambda log: verdict(log, half=0.5001),
+            lambda log: _said(_tail(log).truncated.mean() > 0.5, _tail(log).equal_groups.mean() >= 0.5),
+        ],
     "you look at cut-off completions only; a group can be equal for another reason":
         lambda log: _said(_tail(log).truncated.mean() >= 0.5, False),
     "you look at equal groups only, and do not ask why they are equal":
@@ -136,6 +146,14 @@ WRONG_VERDICTS: dict[str, Callable[[pd.DataFrame], str]] = {
         lambda log: _said(_tail(log).truncated.max() >= 0.5, _tail(log).equal_groups.max() >= 0.5),
     "you ask whether every one of the last five steps is bad (`min`); the exercise asks for their mean":
         lambda log: _said(_tail(log).truncated.min() >= 0.5, _tail(log).equal_groups.min() >= 0.5),
+    "you ask whether most of the five steps are bad; the exercise asks for their mean":
+        lambda log: _said(_tail(log).truncated.median() >= 0.5, _tail(log).equal_groups.median() >= 0.5),
+    "a row without a reward is a measurement and no training step: drop such rows (dropna, by `reward`) and take five":
+        lambda log: _said(log.tail(5).truncated.mean() >= 0.5, log.tail(5).equal_groups.mean() >= 0.5),
+    "dropna() drops each row with any gap, and most steps have no held-out numbers: name the column, `reward`":
+        lambda log: verdict(log.dropna()),
+    "the exercise asks for the last five steps, and these are more or fewer":
+        [lambda log, few=few: verdict(log, few) for few in (2, 3, 4, 6, 8, 10)],
     "a loss of 0 is no illness: with one update for each batch it is near 0 in a run that learns as well":
         lambda log: VERDICTS[2] if log.loss.tail(5).abs().mean() > 1e-3 else VERDICTS[1],
 }  # fmt: skip
@@ -145,7 +163,7 @@ WRONG_VERDICTS: dict[str, Callable[[pd.DataFrame], str]] = {
 def check_verdict(answer: Callable[[pd.DataFrame], Any]) -> str:
     """`verdict(log)` on committed logs and on some that were made up for it."""
     tried = logs()
-    results = {name: run(answer, log) for name, log in tried.items()}
+    results = {name: run(answer, log, like="") for name, log in tried.items()}
     for name, result in results.items():
         if result not in VERDICTS:
             raise Wrong(f"for {name} you return {shown(result)}; it should be one of: {', '.join(VERDICTS)}")
@@ -153,15 +171,12 @@ def check_verdict(answer: Callable[[pd.DataFrame], Any]) -> str:
         if run(answer, _made_up([90.0] * 6, [0.0] * 6)) == VERDICTS[0]:
             raise Wrong("the log keeps shares from 0 to 1, so half is 0.5 and not 50")
         raise Wrong(f"whatever the log, you say *{results.popitem()[1]}*: does your function look at it?")
-    wrong = [name for name, log in tried.items() if results[name] != verdict(log)]
-    for reason, mistaken in WRONG_VERDICTS.items():
-        if wrong and all(same(mistaken(log), results[name]) for name, log in tried.items()):
-            raise Wrong(reason)
-    if wrong:
-        last = _tail(tried[wrong[0]])
-        raise Wrong(
-            f"{wrong[0]} is *{verdict(tried[wrong[0]])}*, and you say *{results[wrong[0]]}*. In its last "
-            "five steps "
-            f"{last.truncated.mean():.0%} are cut off and {last.equal_groups.mean():.0%} of the groups are equal"
-        )
+    first_difference(answer, verdict, [(log,) for log in tried.values()], WRONG_VERDICTS)
+    for name, log in tried.items():
+        if results[name] != verdict(log):
+            last = _tail(log)
+            raise Wrong(
+                f"{name} is *{verdict(log)}*, and you say *{results[name]}*. In its last five steps "
+                f"{last.truncated.mean():.0%} are cut off and {last.equal_groups.mean():.0%} of the groups are equal"
+            )
     return f"all {len(tried)} logs get the verdict of the rule, the run that recovered and the one that stalls as well."

@@ -1,6 +1,7 @@
 """Checks of notebook 07: the most that a job can cost, and what an interruption takes away."""
 
 from collections.abc import Callable
+from math import ceil
 from typing import Any
 
 from rlvr_kit.tutorial.exercises import Wrong, check, first_difference, shown
@@ -14,7 +15,7 @@ def most(price: float, machines: int, minutes: float, keep_alive: float) -> floa
     return price * machines * (minutes / 60 + keep_alive / 3600)
 
 
-WRONG_COSTS = {
+WRONG_COSTS: dict[str, Any] = {
     "the warm pool is billed like training, and you left it out":
         lambda price, machines, minutes, keep_alive: price * machines * minutes / 60,
     "you left out the machines: each of them is billed":
@@ -31,6 +32,14 @@ WRONG_COSTS = {
         lambda price, machines, minutes, keep_alive: price * machines * (minutes + keep_alive) / 3600,
     "a warm pool makes the job dearer, so it is added and not taken off":
         lambda price, machines, minutes, keep_alive: price * machines * (minutes / 60 - keep_alive / 3600),
+    "the brackets are missing: price and machines multiply both times, and not the first one only":
+        lambda price, machines, minutes, keep_alive: price * machines * minutes / 60 + keep_alive / 3600,
+    "// cuts hours off: divide with /":
+        lambda price, machines, minutes, keep_alive: price * machines * (minutes // 60 + keep_alive // 3600),
+    "started hours are not rounded up: a part of an hour counts as a part": [
+        lambda price, machines, minutes, keep_alive: price * machines * ceil(minutes / 60 + keep_alive / 3600),
+        lambda price, machines, minutes, keep_alive: price * machines * (ceil(minutes / 60) + ceil(keep_alive / 3600)),
+    ],
     "you leave out the price": lambda price, machines, minutes, keep_alive: most(1, machines, minutes, keep_alive),
 }  # fmt: skip
 
@@ -51,11 +60,16 @@ def check_most(answer: Callable[..., Any]) -> str:
 
 #: Steps that were completed when the machine went away, steps between two checkpoints.
 INTERRUPTIONS = [(47, 10), (50, 10), (7, 10), (1, 1), (29, 8)]
-WRONG_LOSSES = {
+WRONG_LOSSES: dict[str, Any] = {
     "this is how many steps were missing to the next checkpoint. What is lost is what came after the last one":
-        lambda done, save_steps: -done % save_steps,
+        [lambda done, save_steps: -done % save_steps, lambda done, save_steps: save_steps - done % save_steps],
     "this is the worst case. It depends on how long ago the last checkpoint was written":
-        lambda done, save_steps: save_steps,
+        [
+            lambda done, save_steps: save_steps,
+            lambda done, save_steps: save_steps - 1,
+            lambda done, save_steps: min(done, save_steps),
+            lambda done, save_steps: min(done, save_steps - 1),
+        ],
     "this is the number of checkpoints that were written": lambda done, save_steps: done // save_steps,
     "this is where the last checkpoint is. How many steps were done after it?":
         lambda done, save_steps: done - done % save_steps,
@@ -64,7 +78,11 @@ WRONG_LOSSES = {
     "one too many: a step that was not completed was not logged, so it is not lost, but simply not done":
         lambda done, save_steps: done % save_steps + 1,
     "one too few: step 47 with a checkpoint at 40 repeats 41 to 47, and that are seven steps":
-        lambda done, save_steps: done % save_steps - 1,
+        [lambda done, save_steps: done % save_steps - 1, lambda done, save_steps: (done - 1) % save_steps],
+    "this takes one interval off the completed steps; all whole intervals are saved":
+        [lambda done, save_steps: done - save_steps, lambda done, save_steps: max(0, done - save_steps)],
+    "the remainder is the wrong way round: it is that of the completed steps, divided by `save_steps`":
+        lambda done, save_steps: save_steps % done,
     "with a checkpoint at the very step of the interruption nothing is lost, and you lose a whole interval there":
         lambda done, save_steps: done % save_steps or save_steps,
     "a part of a step cannot be repeated: whole steps are":

@@ -45,6 +45,10 @@ def check_stop(answer: Callable[[pd.DataFrame], Any]) -> str:
             _with_equal_groups(healthy, range(9, 13)),
         "a healthy run that begins slowly (nothing is paid in its first four steps)":
             _with_equal_groups(healthy, range(1, 5)),
+        "a healthy run in which nothing is paid in eight steps of nine (5 to 13, and something in step 9)":
+            _with_equal_groups(healthy, [*range(5, 9), *range(10, 14)]).assign(
+                equal_groups=lambda log: log.equal_groups.mask(log.step == 9, 0.75)
+            ),
     }  # fmt: skip
     for name, log in spared.items():
         step = _first_ring(answer, log)
@@ -62,7 +66,7 @@ def check_stop(answer: Callable[[pd.DataFrame], Any]) -> str:
         p: _minutes_saved(logs[name], rang[p]) for p, name in {"B": "collapsed", "D": "truncated"}.items()
     }
     return (
-        "it spares three healthy runs, two of them with four bad steps in a row, and ends B after step "
+        "it spares four healthy runs, three of them with four bad steps in a row, and ends B after step "
         f"{rang['B']} and D "
         f"after step {rang['D']}, which would have saved {saved['B']:.1f} and {saved['D']:.1f} minutes."
     )
@@ -112,11 +116,14 @@ def _why_it_slept(patient: str, rule: Callable[[pd.DataFrame], Any], log: pd.Dat
 
 _GOAL = {"heldout/strict", "heldout/lenient"}
 _PAID = {"reward", "rewards/format", "heldout/format"}
-_STOPPED = {*_GOAL, *_PAID, "rewards/correct", "equal_groups", "loss"}
+_STOPPED = {*_GOAL, *_PAID, "rewards/correct", "equal_groups", "length"}
 #: By patient: two kinds of columns of which one each is needed, and what is missing where only the other kind is there.
 EVIDENCE: dict[str, tuple[tuple[set[str], str], tuple[set[str], str]]] = {
     "A": (
-        (_PAID, "that accuracy does not rise may have any cause. Show as well that what is *paid* goes up"),
+        (
+            {*_PAID, "warning/hacking"},
+            "that accuracy does not rise may have any cause. Show as well that what is *paid* goes up",
+        ),
         (_GOAL, "that looks like a run that goes well. What should rise with it, and does not? The verifier knows"),
     ),
     "B": (
@@ -127,7 +134,7 @@ EVIDENCE: dict[str, tuple[tuple[set[str], str], tuple[set[str], str]]] = {
         ),
         (
             {*_STOPPED, "truncated", "heldout/truncated"},
-            "a jump alone does no harm: show that nothing can be learned after it",
+            "a jump alone does no harm: show what came of it, that nothing can be learned after it",
         ),
     ),
     "D": (
@@ -149,14 +156,14 @@ def check_evidence(answer: Any) -> str:
         )
     for patient, name in {"A": "hacked", "B": "collapsed", "D": "truncated"}.items():
         log, pair = Run(project_path("notebooks/samples") / name).log(), answer[patient]
-        if isinstance(pair, str) or not isinstance(pair, tuple | list | set) or len({*pair}) != 2:
+        if not isinstance(pair, tuple | list | set) or len({*map(str, pair)}) != 2:
             raise Wrong(f"{patient}: two different columns are asked for, and you have {shown(pair)}")
-        if unknown := [column for column in pair if column not in log]:
+        if unknown := [column for column in pair if str(column) not in log]:
             raise Wrong(f"{patient}: its log has no column {unknown[0]!r}; it has {', '.join(log.columns)}")
         useful = set().union(*(columns for columns, _ in EVIDENCE[patient]))
-        for columns, missing in EVIDENCE[patient]:
-            if not columns & {*pair}:
-                raise Wrong(f"{patient}, {' and '.join(pair)}: {_idle(pair, useful) or missing}")
+        missing = [reason for columns, reason in EVIDENCE[patient] if not columns & {*pair}]
+        if wrong := _idle(pair, useful) or "; and ".join(missing):
+            raise Wrong(f"{patient}, {' and '.join(pair)}: {wrong}")
     return "in each pair one column shows what happened and the other that it did harm; one alone fits other causes."
 
 

@@ -1,5 +1,6 @@
 """Checks of notebook 09: the exact McNemar test, and the sentence that a result is worth."""
 
+import re
 from collections.abc import Callable
 from math import comb
 from typing import Any
@@ -75,61 +76,85 @@ def check_mcnemar(answer: Callable[..., Any]) -> str:
 
 
 OPENINGS = {"gain": "A gain:", "no difference": "No evidence of a difference:", "loss": "A loss:"}
-TOO_MUCH = (
-    "no effect",
-    "no change",
-    "the same",
-    "equal",
-    "identical",
-    "did nothing",
-    "does not work",
-    "useless",
+#: Words that claim more than was seen, by the outcome that they stand behind, and what is the matter with them.
+TOO_MUCH = {
+    "no difference": (
+        r"\bno (effect|change|influence|impact)|(?<!on )(?<!of )the same|\bequal|identical|\balike|useless"
+        r"|(did|does) nothing|(did|does)(n't| not) (help|work|change)|(made|makes?) no difference",
+        "the test may be too small to see a difference",
+    ),
+    "gain": (
+        r"\bprov(es?|ed|en)\b|\bproof|\bcertain|guarante|\balways|\bworks\b",
+        "one comparison makes a gain likely, for this model and these problems, and proves nothing about a method",
+    ),
+    "loss": (r"(?<!not )work(s|ed)|\bsuccess", "more was lost than gained"),
+}
+#: What stands before such words where they are not claimed, as in "this does not show that …".
+DENIED = (
+    r"(not|n't|never|no)( \w+){0,2} (show|prov|mean|say|evidence|proof|impl|claim|conclu)[^.;:!]*$"
+    r"|\b(not a|not|no|(may|might|could|whether)( \w+){0,3}) $"
 )
-#: Lost and gained of 200 problems: the three outcomes, and two that look like one of them.
-RESULTS = [(4, 60), (10, 12), (30, 8), (2, 7), (7, 2), (0, 0)]
+#: Lost and gained of 200 problems, with their p: the three outcomes, and some that look like one of them.
+RESULTS = [
+    *(
+        (b, c, mcnemar_exact(b, c))
+        for b, c in [(4, 60), (10, 12), (30, 8), (2, 7), (7, 2), (0, 0), (3, 12), (4, 12)]
+    ),
+    (6, 17, 0.05),
+]
+Told = dict[tuple[int, int, float], str]
 
 
 @check
 def check_conclusion(answer: Callable[..., Any]) -> str:
     """`conclusion(lost, gained, p)`: a sentence that begins with its outcome, and holds both counts."""
-    said = {}
-    for lost, gained in RESULTS:
-        p = mcnemar_exact(lost, gained)
-        said[lost, gained] = text = run(answer, lost, gained, p)
-        if not isinstance(text, str):
-            raise Wrong(
-                f"a sentence is a text, and for {lost} lost and {gained} gained you return {shown(text)}"
-            )
+    said = {case: run(answer, *case, like="") for case in RESULTS}
+    for text in said.values():
         if not text.startswith(tuple(OPENINGS.values())):
             raise Wrong(f"{text[:60]!r} does not begin with one of: {', '.join(OPENINGS.values())}")
     _refuse_wrong_outcomes({case: _outcome(text) for case, text in said.items()})
-    for (lost, gained), text in said.items():
+    for (lost, gained, _), text in said.items():
         rest = text.partition(":")[2]
         if missing := [number for number in (lost, gained) if str(number) not in rest]:
             raise Wrong(
                 f"{text!r} does not say {missing[0]}: a claim stands beside the counts that it rests on"
             )
-        claimed = [words for words in TOO_MUCH if words in rest.lower()]
-        if _outcome(text) == "no difference" and claimed:
-            raise Wrong(
-                f"{claimed[0]!r} says more than was seen: the test may be too small to see a difference"
-            )
+        _refuse_exchanged(rest.lower(), {"lost": lost, "gained": gained})
+        words, why = TOO_MUCH[_outcome(text)]
+        for claim in re.finditer(words, rest.lower()):
+            if not re.search(DENIED, rest.lower()[: claim.start()]):
+                raise Wrong(f"{claim[0]!r} says more than was seen: {why}")
     return (
         "each result gets the claim that its p-value allows, 9 flips of which 7 are gains as little as none."
     )
+
+
+def _refuse_exchanged(text: str, counts: dict[str, int]) -> None:
+    """Raise Wrong where the text calls the gained ones lost, however it is read: `4 lost`, or `lost: 4`."""
+    before = [
+        (word, int(n))
+        for n, word in re.findall(r"(?<!of )\b(\d+) (?:problems )?(?:were |newly )?(lost|gained)", text)
+    ]
+    behind = [(word, int(n)) for word, n in re.findall(r"(lost|gained)[ :=]+(\d+)", text)]
+    readings = [reading for reading in (before, behind) if reading]
+    if readings and not any(all(counts[word] == n for word, n in reading) for reading in readings):
+        raise Wrong(
+            f"{text.strip()!r}, where {counts['lost']} were lost and {counts['gained']} gained: have the counts "
+            "changed places?"
+        )
 
 
 def _outcome(text: str) -> str:
     return next(kind for kind, opening in OPENINGS.items() if text.startswith(opening))
 
 
-def _refuse_wrong_outcomes(told: dict[tuple[int, int], str]) -> None:
+def _refuse_wrong_outcomes(told: Told) -> None:
     """Raise Wrong, with the likely cause, unless every result was given its outcome."""
-    right = {(b, c): outcome_of(c - b, mcnemar_exact(b, c)) for b, c in told}
+    right = {(b, c, p): outcome_of(c - b, p) for b, c, p in told}
     if told == right:
         return
-    by_sign = {(b, c): "gain" if c > b else "loss" if c < b else "no difference" for b, c in told}
-    if all(told[case] == by_sign[case] for case in told if case != (0, 0)):
+    by_sign = {(b, c, p): "gain" if c > b else "loss" for b, c, p in told if b != c}
+    if all(told[case] == by_sign[case] for case in by_sign):
         raise Wrong(
             "you go by the sign alone. With 2 lost and 7 gained p is 0.18: a coin does that often enough"
         )
@@ -145,9 +170,8 @@ def _refuse_wrong_outcomes(told: dict[tuple[int, int], str]) -> None:
         raise Wrong("the rule is upside down: a small p speaks against chance, and so for a difference")
     if set(told.values()) == {"no difference"}:
         raise Wrong("you never see a difference: with 4 lost and 60 gained p is far below 0.05")
-    b, c = next(case for case in told if told[case] != right[case])
+    case = next(case for case in told if told[case] != right[case])
     raise Wrong(
-        f"{b} lost and {c} gained have p = {mcnemar_exact(b, c):.3g}: by the rule {OPENINGS[right[b, c]]!r}, "
-        "and you say "
-        f"{OPENINGS[told[b, c]]!r}"
+        f"for {case[0]} lost, {case[1]} gained and p = {case[2]:.3g} you say {OPENINGS[told[case]]!r}. By the rule (a "
+        f"difference where p is below 0.05) it is {OPENINGS[right[case]]!r}"
     )

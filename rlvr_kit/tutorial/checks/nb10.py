@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from rlvr_kit.measure.statistics import wilson_interval
 from rlvr_kit.tasks.orders import problems, verify
 from rlvr_kit.tutorial.exercises import Wrong, check, run, shown
@@ -17,11 +19,7 @@ ENOUGH = 0.9
 def check_exploit(answer: Callable[[str], Any]) -> str:
     """`exploit(message)`: a text that the first verifier of the notebook pays, and that is no order."""
     rows = problems("train", MESSAGES, 0)
-    texts = [run(answer, row["question"]) for row in rows]
-    if not all(isinstance(text, str) for text in texts):
-        raise Wrong(
-            f"a completion is a text, and you return {shown(next(t for t in texts if not isinstance(t, str)))}"
-        )
+    texts = [run(answer, row["question"], like="") for row in rows]
     missing = [_missing(text, row["gold"]) for text, row in zip(texts, rows, strict=True)]
     paid = sum(not fields for fields in missing)
     low, high = wilson_interval(paid, len(rows))
@@ -77,9 +75,15 @@ SOUND = {
 @check
 def check_broken(answer: Any) -> str:
     """`broken`: the places in the list of golds that do not verify."""
-    if isinstance(answer, bool) or not isinstance(answer, list | set | tuple):
+    if isinstance(answer, np.ndarray):
+        answer = answer.tolist()
+    if not isinstance(answer, list | set | tuple):
         raise Wrong(f"write the places down in a list, such as [0, 3]; you have {shown(answer)}")
-    if outside := [place for place in answer if not isinstance(place, int) or not 0 <= place <= 7]:
+    if any(isinstance(place, bool) for place in answer):
+        raise Wrong("True and False say which golds are broken; places are asked for, such as [0, 3]")
+    if outside := [
+        place for place in answer if not isinstance(place, int | np.integer) or not 0 <= place <= 7
+    ]:
         raise Wrong(f"{shown(outside[0])} is no place: the golds are counted from 0 to 7")
     found = {*answer}
     if found == {place + 1 for place in BROKEN}:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from rlvr_kit.tutorial.exercises import Wrong, check, first_difference, shown
@@ -24,13 +25,15 @@ ONE = _rows(
     [True, True, False, False],
 )
 #: Reference, other: the same; the same in another order; equal scores; equal numbers in other words; answers to
-#: other problems.
+#: other problems; other letters in the same order of size; blanks at the end.
 PAIRS = [
     (ONE, ONE),
     (ONE, ONE.iloc[[2, 0, 3, 1]].reset_index(drop=True)),
     (ONE, _rows(["3 + 4\n#### 6", ONE.completion[1], "9 - 4\n#### 5", "so\n#### 8"], [False, True, True, False])),
     (ONE, ONE.assign(completion=[*ONE.completion[:2], "It is\n#### 6", "well\n#### 8"])),
     (ONE, ONE.assign(completion=[*ONE.completion[::-1]], extracted=[*ONE.extracted[::-1]], correct=False)),
+    (ONE, ONE.assign(completion=[ONE.completion[0], "2 * 6 = 12\n#### 12", ONE.completion[2], "So\n#### 8"])),
+    (ONE, ONE.assign(completion=ONE.completion + " ")),
 ]  # fmt: skip
 
 
@@ -40,11 +43,15 @@ def share_of_equal(reference: pd.DataFrame, other: pd.DataFrame, column: str = "
     return float((both[f"{column}_x"] == both[f"{column}_y"]).mean())
 
 
+def _changed(rows: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    return rows.assign(completion=rows.completion.map(change))
+
+
 def _by_row(reference: pd.DataFrame, other: pd.DataFrame, column: str = "completion") -> float:
     return float((reference[column] == other[column]).mean())
 
 
-WRONG_SHARES: dict[str, Callable[[pd.DataFrame, pd.DataFrame], Any]] = {
+WRONG_SHARES: dict[str, Any] = {
     "you compare row by row, and the same answers in another order are the same: pair the rows by their `problem`":
         _by_row,
     "you compare which answers are right. Two models can be right on the same problems with other words: "
@@ -57,8 +64,23 @@ WRONG_SHARES: dict[str, Callable[[pd.DataFrame, pd.DataFrame], Any]] = {
         lambda reference, other: share_of_equal(reference, other, "extracted"),
     "this is whether the scores are equal. Two models can be right equally often on different problems":
         lambda reference, other: float(reference.correct.mean() == other.correct.mean()),
-    "this is the difference of the scores, which says nothing about sameness":
-        lambda reference, other: other.correct.mean() - reference.correct.mean(),
+    "this is the difference of the scores. Two models can be right equally often on different problems":
+        [
+            lambda reference, other: other.correct.mean() - reference.correct.mean(),
+            lambda reference, other: abs(other.correct.mean() - reference.correct.mean()),
+            lambda reference, other: 1 - abs(other.correct.mean() - reference.correct.mean()),
+        ],
+    "sorting by completion tears answers and problems apart: pair the rows by their `problem`":
+        lambda reference, other: float(np.mean(np.sort(reference.completion) == np.sort(other.completion))),
+    "large and small letters are different letters: 'So' is not 'so'":
+        lambda reference, other: share_of_equal(_changed(reference, str.lower), _changed(other, str.lower)),
+    "a blank more or less at the end is another text, and you take it off":
+        lambda reference, other: share_of_equal(_changed(reference, str.strip), _changed(other, str.strip)),
+    "you compare which words there are, and their order counts as well":
+        [
+            lambda reference, other, words=words: share_of_equal(_changed(reference, words), _changed(other, words))
+            for words in (lambda text: " ".join(sorted(text.split())), lambda text: " ".join(sorted({*text.split()})))
+        ],
     "this is how many are equal. A share is asked for: divide by the number of problems":
         lambda reference, other: round(share_of_equal(reference, other) * len(reference)),
     "this is per cent; a share lies between 0 and 1":
@@ -112,8 +134,8 @@ def check_fair(answer: Any) -> str:
         raise Wrong(
             f"write the names down in braces, such as {{'problems', 'machine'}}; you have {shown(answer)}"
         )
-    found = {*answer}
-    if unknown := sorted(map(str, found - {*EQUAL, *MAY_DIFFER})):
+    found = {*map(str, answer)}
+    if unknown := sorted(found - {*EQUAL, *MAY_DIFFER}):
         raise Wrong(f"{unknown[0]!r} is not on the list, which has: {', '.join([*EQUAL, *MAY_DIFFER])}")
     if found == {*EQUAL, *MAY_DIFFER}:
         raise Wrong("if everything is equal there is nothing left to compare: what is it that is served?")

@@ -1,11 +1,12 @@
 """The exercises of notebook 12: the weight of a token in the loss `grpo`, and Holm's correction."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from rlvr_kit.measure.variants import holm
-from rlvr_kit.tutorial.exercises import Wrong, check, first_difference, run, shown
+from rlvr_kit.tutorial.exercises import Wrong, check, first_difference, shown
 
 Array = np.ndarray
 
@@ -15,7 +16,7 @@ BATCHES = [
     (np.array([1.5, -0.5, -0.5, -0.5]), np.array([18.0, 12.0, 24.0, 6.0])),
     (np.array([0.0, 2.0, -2.0]), np.array([5.0, 5.0, 10.0])),
 ]
-_WEIGHTS: dict[str, Callable[[Array, Array], Array]] = {
+_WEIGHTS: dict[str, Any] = {
     "this is the loss dapo: one sum over all tokens of the batch. The loss grpo takes the mean of each completion "
     "first": lambda a, n: a / n.sum(),
     "each completion is averaged, but the completions are added up: divide by their number as well": lambda a, n: (
@@ -36,6 +37,11 @@ _WEIGHTS: dict[str, Callable[[Array, Array], Array]] = {
     "the sign is turned round: a better completion is pushed up (the loss has the minus)": lambda a, n: (
         -a / n / len(n)
     ),
+    "the advantage is left out, so good and bad are pushed the same way": lambda a, n: 1 / n / len(n),
+    "the number of completions is fixed in your function: it is len(lengths)": [
+        lambda a, n, size=size: a / (size * n) for size in (2, 3, 4, 8)
+    ],
+    "// cuts the weights off to whole numbers: divide with /": lambda a, n: a // (n * len(n)),
     "the sign of the advantage is lost": lambda a, n: abs(a) / n / len(n),
 }
 
@@ -52,11 +58,6 @@ def token_weight(advantage: Array, lengths: Array) -> Array:
 @check
 def check_token_weight(answer: Callable[[Array, Array], Array]) -> str:
     """Advantages and lengths of a few completions."""
-    for advantage, lengths in BATCHES:
-        if np.shape(got := run(answer, advantage, lengths)) != advantage.shape:
-            raise Wrong(
-                f"{len(lengths)} completions need {len(lengths)} weights, and this returns {shown(got)}"
-            )
     if found := first_difference(answer, token_weight, BATCHES, _WEIGHTS):
         (advantage, lengths), got, due = found
         raise Wrong(
@@ -76,7 +77,7 @@ P_VALUES = [
     (np.array([0.3, 0.6, 0.9]),),
     (np.array([0.04]),),
 ]
-_CORRECTIONS: dict[str, Callable[[Array], Array]] = {
+_CORRECTIONS: dict[str, Any] = {
     "nothing is corrected": lambda p: p,
     "this is Bonferroni's correction, which multiplies all by m. Holm multiplies only the smallest by m, the next one "
     "by m - 1, and so on": lambda p: np.minimum(1, p * len(p)),
@@ -96,6 +97,16 @@ _CORRECTIONS: dict[str, Callable[[Array], Array]] = {
     "the factors are one too small: the smallest p value is multiplied by m, the last one by 1": (
         lambda p: np.minimum(1, np.maximum.accumulate(p * np.arange(len(p) - 1, -1, -1)))
     ),
+    "no value may be below the one before it, so take the running maximum, and not the minimum": [
+        lambda p: np.minimum(1, np.minimum.accumulate(p * np.arange(len(p), 0, -1))),
+        lambda p: np.minimum.accumulate(np.minimum(1, p * np.arange(len(p), 0, -1))[::-1])[::-1],
+    ],
+    "each value is compared with the uncorrected product before it, and not with the value that came out there": (
+        lambda p: np.minimum(1, np.maximum(f := p * np.arange(len(p), 0, -1), np.append(f[:1], f[:-1])))
+    ),
+    "a correction makes p values larger: multiply by the factors": (
+        lambda p: np.minimum(1, np.maximum.accumulate(p / np.arange(len(p), 0, -1)))
+    ),
     "this is Benjamini and Hochberg's correction: it limits the share of false findings, and not the chance of one": (
         lambda p: np.minimum(1, np.minimum.accumulate((p * len(p) / np.arange(1, len(p) + 1))[::-1])[::-1])
     ),
@@ -114,9 +125,6 @@ def corrected(p: Array) -> Array:
 @check
 def check_corrected(answer: Callable[[Array], Array]) -> str:
     """Some lists of p values, one of them with a single value."""
-    for (p,) in P_VALUES:
-        if np.shape(got := run(answer, p)) != p.shape:
-            raise Wrong(f"{len(p)} p values go in and {len(p)} must come out, and this returns {shown(got)}")
     if found := first_difference(answer, corrected, P_VALUES, _CORRECTIONS):
         (p,), got, due = found
         raise Wrong(f"for {shown(p)} this gives {shown(got)}, and it should be {shown(due)}")
