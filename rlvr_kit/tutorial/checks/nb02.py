@@ -136,7 +136,7 @@ def _check_test(test: Any) -> None:
 #: What the careless pattern of the notebook, ####\s*([0-9]+,?)+\.?$, accepts; below what it refuses, and why.
 ACCEPTED = [
     "#### 18", "####18", "####   7", "#### 1,080", "#### 1,2,3", "#### 18.", "#### 18,", "#### 1,080,.", "So.\n#### 9",
-    "#### " + "12345" * 8,
+    "####\n18", "#### 18\n", "#### " + "12345" * 8,
 ]  # fmt: skip
 REFUSED: list[tuple[str, str]] = [
     ("#### ", "a marker without a number: at least one digit must stand there"),
