@@ -157,7 +157,10 @@ def check_evidence(answer: Any) -> str:
         for columns, missing in EVIDENCE[patient]:
             if not columns & {*pair}:
                 raise Wrong(f"{patient}, {' and '.join(pair)}: {_idle(pair, useful) or missing}")
-    return "in each pair one column shows what happened and the other that it did harm; one alone fits other causes."
+    return (
+        "in each pair one column shows what happened and the other that it did harm; one alone fits other causes. "
+        "For A a third thing is needed to rule out C: its log has no column rewards/correct."
+    )
 
 
 def _idle(pair: Iterable[str], useful: set[str]) -> str:
