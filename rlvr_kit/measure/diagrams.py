@@ -79,3 +79,30 @@ def _arrow(ax: Axes, start: Any, end: Any, text: str, at: tuple[float, float], b
     edges = {"patchA": start.get_bbox_patch(), "patchB": end.get_bbox_patch(), "shrinkA": 2, "shrinkB": 2}
     ax.annotate("", end.get_position(), start.get_position(), arrowprops=style | edges)
     ax.text(*at, text, ha="center", va="center", color=COLORS[1], fontsize=10)
+
+
+def training_job() -> Figure:
+    """Draw which folders a training job shares between this machine, S3 and the rented machine."""
+    figure, ax = plt.subplots(figsize=(10, 3.6), layout="constrained")
+    plt.close(figure)
+    places = ["this machine", "S3: rlvr-kit/<job>/", "the rented machine: /opt/ml/"]
+    rows = [
+        ("submit(plan)", "input: code, data", "input/data", "->", "->"),
+        ("follow(job)", "CloudWatch: log, metrics", "what training prints", "<-", "<-"),
+        ("", "checkpoints", "checkpoints", "", "<->"),
+        ("fetch(job)", "output/model.tar.gz", "model", "<-", "<-"),
+    ]
+    for x, place in enumerate(places):
+        ax.text(x, 0.75, place, ha="center", fontweight="bold")
+    for row, (*words, left, right) in enumerate(rows):
+        boxes = [
+            ax.text(x, -row, text, ha="center", va="center", bbox=_BOX if text else None)
+            for x, text in enumerate(words)
+        ]
+        for start, end, arrow in zip(boxes, boxes[1:], (left, right), strict=False):
+            if arrow:
+                look = {"arrowstyle": arrow, "patchA": start.get_bbox_patch(), "patchB": end.get_bbox_patch()}
+                ax.annotate("", end.get_position(), start.get_position(), arrowprops=look)
+    ax.set(xlim=(-0.4, 2.45), ylim=(-3.5, 1.1))
+    ax.axis("off")
+    return figure

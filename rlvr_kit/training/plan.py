@@ -61,7 +61,9 @@ class Plan:
             "the run": f"{self.steps:,} steps, {self.total_completions:,} completions",
             "prompts": "{median} tokens, longest {longest}; first {shared} common to all".format(**tokens),
             "context": "{longest} + {completion} for the completion, of {context:,} tokens".format(**tokens),
-            "parameters": f"{parameters['all']:,}, of which {parameters['trained']:,} are trained",
+            "parameters": "{all:,}, all of them trained".format(**parameters)
+            if parameters["all"] == parameters["trained"]
+            else "{all:,}, and {trained:,} more in adapters, which alone are trained".format(**parameters),
         }  # fmt: skip
         text |= {f"memory: {part}": f"at most {gib:.2f} GiB" for part, gib in self.memory.items()}
         text |= {"memory there is": f"{self.available:.1f} GiB ({self.machine})", "time": "not measured"}

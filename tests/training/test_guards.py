@@ -64,6 +64,13 @@ def test_real_runs(sample: str, said: dict[str, str]) -> None:
     assert recipe.run.guards == ("stopped" not in found), "the recipe of a sample must be able to make it"
 
 
+@pytest.mark.parametrize("sample", ["hacked", "failed"])
+def test_recorded_warnings_are_worded_as_today(sample: str) -> None:
+    lines = Run(SAMPLES / sample).lines()
+    recorded = {key: line[key] for line in lines for key in line if key.startswith("warning/")}
+    assert recorded and recorded.items() <= replay(lines).items()
+
+
 def run_of(*parts: tuple[int, dict]) -> list[dict]:
     """Log lines: so many steps of each part, healthy where the part says nothing."""
     healthy = {

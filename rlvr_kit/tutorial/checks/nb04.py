@@ -155,7 +155,7 @@ def check_wilson(answer: Callable[[int, int], Interval]) -> str:
             f"for k={k}, n={n} it gives {shown(list(got))}, and it should be {shown(list(due))}: look at {middle}."
             f"{hint}"
         )
-    return "nothing right out of 20 gives 0 to 16 %: what was never seen may still be there."
+    return "all six counts get the ends of the Wilson interval. It has a width even where nothing is right."
 
 
 STOP = "\nQuestion:"

@@ -164,7 +164,10 @@ def check_evidence(answer: Any) -> str:
         missing = [reason for columns, reason in EVIDENCE[patient] if not columns & {*pair}]
         if wrong := _idle(pair, useful) or "; and ".join(missing):
             raise Wrong(f"{patient}, {' and '.join(pair)}: {wrong}")
-    return "in each pair one column shows what happened and the other that it did harm; one alone fits other causes."
+    return (
+        "in each pair one column shows what happened and the other that it did harm; one alone fits other causes. "
+        "For A a third thing is needed to rule out C: its log has no column rewards/correct."
+    )
 
 
 def _idle(pair: Iterable[str], useful: set[str]) -> str:
