@@ -115,7 +115,7 @@ def check_conclusion(answer: Callable[..., Any]) -> str:
                 f"{claimed[0]!r} says more than was seen: the test may be too small to see a difference"
             )
     return (
-        "each result gets the claim that its p-value allows, 9 flips of which 7 are gains as little as none."
+        "each result gets the claim that its p-value allows. Seven gained and two lost are no evidence yet."
     )
 
 
