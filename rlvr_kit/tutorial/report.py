@@ -137,9 +137,7 @@ def _section(copy: Path) -> dict[str, Any]:
         target, _, part = link["href"].partition("#")
         if not target or target.endswith(".ipynb"):
             link["href"] = f"#{Path(target or copy).stem}" + (f"--{part}" if part else "")
-    for text in soup.find_all(string=INTERVAL):
-        if text.find_parent("td"):
-            text.replace_with(INTERVAL.sub("\\1\u00a0to\u00a0\\2", text))
+    _tidy_tables(soup)
     headings = [(heading["id"], heading.get_text()) for heading in soup.find_all("h2", id=True)]
     title = soup.h1.get_text() if soup.h1 else copy.stem
     body = _without_places(str(soup), copy.resolve().parent.parent)
@@ -159,6 +157,19 @@ def _merge_parameters(notebook: Any) -> None:
             flags=re.MULTILINE,
         )
         notebook.cells.remove(used)
+
+
+def _tidy_tables(soup: BeautifulSoup) -> None:
+    """Keep intervals on one line, and put the name of a table's index beside its columns, not in a row of its own."""
+    for text in soup.find_all(string=INTERVAL):
+        if text.find_parent("td"):
+            text.replace_with(INTERVAL.sub("\\1\u00a0to\u00a0\\2", text))
+    for head in soup.select(".dataframe thead"):
+        first, *others = head.find_all("tr")
+        names = [[cell.get_text(strip=True) for cell in row.find_all("th")] for row in (first, *others)]
+        if len(others) == 1 and not names[0][0] and not any(names[1][1:]):
+            first.th.string = names[1][0]
+            others[0].decompose()
 
 
 def _joined(outputs: list[Any]) -> list[Any]:
