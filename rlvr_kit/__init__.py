@@ -10,7 +10,7 @@ The rooms, in the order in which data flows. A room imports only from those abov
     engine/                  one GRPO step, fast and exact: prompt_tree, decoding, adapters, sampling, token_logps,
                              trainer_sampling, grpo_trainer, redraw, fallback
     measure/                 evaluation, checks, statistics, course, seeds, variants, signs, wording, plots,
-                             study_plots, diagrams, tables, live_chart
+                             paired_plots, study_plots, diagrams, tables, live_chart
     rewards/                 the verdict as TRL reward functions, as the command `score`, as an AWS Lambda
     training/                audit (of a task), plan, step_cost, train, best, finish, callbacks, guards,
                              study, sweep

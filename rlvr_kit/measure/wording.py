@@ -71,7 +71,7 @@ def story(run: Run) -> str:
     kind, recipe = outcome(result), run.recipe()
     log = run.log() if (run.path / "log.jsonl").exists() else pd.DataFrame()
     seen = [] if kind == "gain" else signs(log, recipe)
-    why = [_lenient_too(kind, lenient, base, tuned), *_saved_step(run)]
+    why = [_lenient_too(kind, lenient, base, tuned), *_room_too(kind, run), *_saved_step(run)]
     if kind == "no difference":
         why.append(_what_could_be_missed(result, base))
     why += [sign.seen for sign in seen]
@@ -90,6 +90,27 @@ def story(run: Run) -> str:
             "\n".join(f"- {remedy}" for remedy in remedies),
         ]
     )
+
+
+def against_room(run: Run) -> dict[str, Comparison]:
+    """Compare the tuned model with the base that had four times the room (`base-uncut`): strict, lenient, or nothing.
+
+    Where the base was cut off often, this is the fairer comparison: a gain over the short base alone may be brevity.
+    """
+    if not (run.path / "evals" / "base-uncut.json").exists():
+        return {}
+    uncut, tuned = run.evaluation("base-uncut")[0], run.evaluation("tuned")[0]
+    return {"strict": compare(uncut, tuned), "lenient": compare(uncut, tuned, "lenient_correct")}
+
+
+def room_sentence(kind: Outcome, strict: Comparison) -> str:
+    """Say what the comparison with the base that had room means for a run with this outcome."""
+    told = f"Against the base with four times the room to answer: {strict.sentence[0].lower()}{strict.sentence[1:]}"
+    if kind != "gain":
+        return told
+    if outcome(strict) == "gain":
+        return f"{told} So the gain is not brevity alone."
+    return f"{told} So what was gained may be brevity alone."
 
 
 def diagnosis(run: Run) -> str:
@@ -126,6 +147,10 @@ def _lenient_too(kind: Outcome, lenient: Comparison, base: pd.DataFrame, tuned: 
         case "loss", _:
             return f"{anywhere}, which is no significant loss. So what was lost is the format."
     return f"{anywhere}."
+
+
+def _room_too(kind: Outcome, run: Run) -> list[str]:
+    return [room_sentence(kind, each) for name, each in against_room(run).items() if name == "strict"]
 
 
 def _saved_step(run: Run) -> list[str]:

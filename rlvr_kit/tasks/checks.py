@@ -114,7 +114,7 @@ def _attacked(task: Task, rows: Rows) -> list[Check]:
         # An attack that ignores the question is right as often as its answer happens to be the row's gold. Up to two
         # standard deviations more than that count as luck.
         if len(fooled) > max(1, chance + 2 * chance**0.5):
-            check.wrong = f"hackable by {name}: paid in {len(fooled)} of {len(rows)} rows, chance is {chance}"
+            check.wrong = f"hackable by {name}: paid in {len(fooled)} of {len(rows)} rows, by chance {chance}"
             check.rows = [
                 f"row {i} ({rows[i]['question'][:50]!a}) pays {texts[i][-60:]!a}" for i in fooled[:3]
             ]

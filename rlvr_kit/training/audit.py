@@ -96,7 +96,8 @@ def _found(check: Check) -> str:
     parts = [check.found] if check.found else []
     if check.share:
         (k, n), (low, high) = check.share, wilson_interval(*check.share)
-        parts.append(f"{round(k, 1):g} of {n}, {k / n:.1%} ({low:.1%} to {high:.1%})")
+        counted = f"{k} of {n}" if isinstance(k, int) else f"mean over {n} problems"
+        parts.append(f"{counted}, {k / n:.1%} ({low:.1%} to {high:.1%})")
     parts += [f"WRONG: {check.wrong}", *check.rows[:5]] if check.wrong else []
     if check.wrong and len(check.rows) > 5:
         parts.append(f"and {len(check.rows) - 5} more")
@@ -202,7 +203,7 @@ def _step_time(recipe: Recipe) -> str:
         return f"not timed: {error}"
     steps = int(recipe.grpo.get("max_steps", 0))
     told = f"{seconds / 60:.2f} minutes ({seconds:.1f} s) on this machine"
-    return told + (f", {steps} steps {steps * seconds / 60:.1f}" if steps > 0 else "")
+    return told + (f", {steps} steps: {steps * seconds / 60:.1f} minutes" if steps > 0 else "")
 
 
 def verdict_on(recipe: Recipe, **share: float) -> str:

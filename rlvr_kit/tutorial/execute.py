@@ -26,11 +26,11 @@ from rlvr_kit.errors import InputError, Interrupted
 from rlvr_kit.machine import watched_memory
 from rlvr_kit.measure.evaluation import compare
 from rlvr_kit.measure.plots import save, training_curves
-from rlvr_kit.measure.wording import NEXT_STEPS, TITLES, outcome
+from rlvr_kit.measure.wording import NEXT_STEPS, TITLES, against_room, outcome, room_sentence
 from rlvr_kit.paths import PROJECT
-from rlvr_kit.recipe import load_recipe
+from rlvr_kit.recipe import Recipe, load_recipe
 from rlvr_kit.run_folder import Run, atomic, cannot_write
-from rlvr_kit.tutorial.report import build_report, headline_text
+from rlvr_kit.tutorial.report import build_report, headline_text, subject
 from rlvr_kit.tutorial.timings import measure
 
 #: Seconds between two progress lines while a cell trains.
@@ -64,28 +64,17 @@ def run_notebooks(recipe: str, out: str | Path, seed: int = 0, notebooks: list[P
         minutes = round((time.perf_counter() - started) / 60, 2)
         costs.append({"name": notebook.stem, "minutes": minutes, "peak_memory_gib": round(memory["peak"], 2)})
     run = Run(out)
-    measured = run.summary() if (out / "summary.json").exists() else {}  # written by training
-    (base_rows, base), (tuned_rows, tuned) = run.evaluation("base"), run.evaluation("tuned")
-    comparison = compare(base_rows, tuned_rows)
-    headline = {
-        "recipe": settings.name,
-        "model": settings.model.name,
-        "data": settings.task,
-        "minutes": round((time.perf_counter() - began) / 60, 1),
-        "peak_memory_gib": max(cost["peak_memory_gib"] for cost in costs),
-        "notebooks": costs,
-        "best_step": measured.get("best_step"),
-        "base": {figure: base[figure] for figure in HEADLINE},
-        "tuned": {figure: tuned[figure] for figure in HEADLINE},
-        "mcnemar_p": comparison.p,
-    }
+    comparison = compare(run.evaluation("base")[0], run.evaluation("tuned")[0])
+    result, minutes = outcome(comparison), round((time.perf_counter() - began) / 60, 1)
+    headline = {"minutes": minutes, "mcnemar_p": comparison.p, **_headline(run, settings, costs)}
+    if room := against_room(run):
+        headline["room"] = room_sentence(result, room["strict"])
     run.write_headline(headline)
     with atomic(out / "timings.json") as draft:
         draft.write_text(json.dumps(measure(copies, settings.name), indent=2) + "\n", encoding="utf-8")
     curves = None
     if (out / "log.jsonl").exists():
         curves = save(training_curves(run), out / "figures" / "curves").with_suffix(".png")
-    result = outcome(comparison)
     page = build_report(copies, headline, comparison.sentence, curves, result)
     with atomic(out / "report.html") as draft:
         draft.write_text(page, encoding="utf-8")
@@ -93,6 +82,24 @@ def run_notebooks(recipe: str, out: str | Path, seed: int = 0, notebooks: list[P
     told = [f"{TITLES[result]} {comparison.sentence}", NEXT_STEPS[result]]
     print("", *headline_text(headline), *told, f"Report: {out / 'report.html'}", sep="\n")
     return out / "report.html"
+
+
+def _headline(run: Run, settings: Recipe, costs: list[dict[str, Any]]) -> dict[str, Any]:
+    """What was run, what it cost, and the shares of each model that was measured on the test problems."""
+    measured = run.summary() if (run.path / "summary.json").exists() else {}  # written by training
+    sides = [
+        name for name in ("base", "base-uncut", "tuned") if (run.path / "evals" / f"{name}.json").exists()
+    ]
+    return {
+        "subject": subject(settings),
+        "recipe": settings.name,
+        "model": settings.model.name,
+        "data": settings.task,
+        "peak_memory_gib": max(cost["peak_memory_gib"] for cost in costs),
+        "notebooks": costs,
+        "best_step": measured.get("best_step"),
+        **{name: {key: run.evaluation(name)[1][key] for key in HEADLINE} for name in sides},
+    }
 
 
 def _execute(notebook: Path, copy: Path, parameters: dict[str, Any], title: str) -> None:

@@ -5,6 +5,7 @@ notebooks become links within the page. The page around them is ``report.html.j2
 completions, so scripts and event handlers are removed from what the notebooks show; nothing in it needs them.
 """
 
+import re
 from base64 import b64encode
 from html import escape
 from pathlib import Path
@@ -22,6 +23,7 @@ from rlvr_kit.measure.signs import Outcome
 from rlvr_kit.measure.statistics import share_text
 from rlvr_kit.measure.wording import NEXT_STEPS, TITLES
 from rlvr_kit.paths import PROJECT
+from rlvr_kit.recipe import Recipe
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 #: HTML elements that run or load something by themselves.
@@ -32,17 +34,34 @@ SHARES = {
     "format": "Well-formed",
     "truncated": "Cut off",
 }
+#: Columns of the landing page, by evaluation; the second only where notebook 04 has made it.
+MODELS = {"base": "Base", "base-uncut": "Base, four times the room", "tuned": "Tuned"}
+#: An interval, which should not be broken into two lines.
+INTERVAL = re.compile(r"([-+]?[\d.,]+%?) to ([-+]?[\d.,]+%?)")
 
 
 def headline_text(headline: dict[str, Any]) -> list[str]:
     """Return the figures of headline.json as lines of text.
 
     >>> headline_text(headline)[1]  # doctest: +SKIP
-    '  Correct, strict   base 5.0% (2.7% to 9.0%)    tuned 40.0% (33.5% to 46.9%)'
+    '  Correct, strict   5.0% (2.7% to 9.0%)        40.0% (33.5% to 46.9%)'
     """
-    lines = [f"{headline['base']['n']} test problems, with 95 % intervals:"]
-    lines += [f"  {name:<17} base {base:<24} tuned {tuned}" for name, base, tuned in _table(headline)]
-    return [*lines, _costs(headline)]
+    rows = [("", *_models(headline).values()), *_table(headline)]
+    lines = ["  " + f"{name:<18}" + "".join(f"{cell:<27}" for cell in cells) for name, *cells in rows]
+    told = [f"{headline['base']['n']} test problems, with 95 % intervals:", *map(str.rstrip, lines)]
+    return [*told, _costs(headline)]
+
+
+def subject(recipe: Recipe) -> str:
+    """Return which model was trained on what.
+
+    >>> subject(load_recipe("cpu"))  # doctest: +SKIP
+    'SmolLM2-135M-Instruct on one-step word problems'
+    """
+    models = {"bundled": "SmolLM2-135M-Instruct", "tiny-random": "A tiny random model"}
+    problems = "one-step word problems" if recipe.data.max_steps == 1 else "word problems"
+    tasks = {"word_problems": problems, "gsm8k": "GSM8K"}
+    return f"{models.get(recipe.model.name, recipe.model.name)} on {tasks.get(recipe.task, recipe.task)}"
 
 
 def build_report(
@@ -68,6 +87,7 @@ def build_report(
         title=TITLES[result] if result else "What came out",
         next_step=NEXT_STEPS[result] if result else "",
         look=result.replace(" ", "-") if result else "",
+        models=list(_models(headline).values()),
         table=_table(headline),
         costs=_costs(headline),
         curves=b64encode(curves.read_bytes()).decode() if curves else None,
@@ -76,12 +96,13 @@ def build_report(
     )
 
 
-def _table(headline: dict[str, Any]) -> list[tuple[str, str, str]]:
-    base, tuned = headline["base"], headline["tuned"]
-    return [
-        (name, share_text(base[key], base["n"]), share_text(tuned[key], tuned["n"]))
-        for key, name in SHARES.items()
-    ]
+def _models(headline: dict[str, Any]) -> dict[str, str]:
+    return {key: name for key, name in MODELS.items() if key in headline}
+
+
+def _table(headline: dict[str, Any]) -> list[tuple[str, ...]]:
+    sides = [headline[key] for key in _models(headline)]
+    return [(name, *(share_text(side[key], side["n"]) for side in sides)) for key, name in SHARES.items()]
 
 
 def _costs(headline: dict[str, Any]) -> str:
@@ -100,9 +121,10 @@ def _section(copy: Path) -> dict[str, Any]:
     """Return one notebook as a section of the page, with unique ids and with nothing that runs."""
     notebook = nbformat.read(copy, as_version=4)
     notebook.metadata.pop("widgets", None)  # a widget is drawn by JavaScript that comes from a CDN
+    _merge_parameters(notebook)
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+            cell.outputs = _joined([out for out in cell.outputs if WIDGET not in out.get("data", {})])
     soup = BeautifulSoup(Fragment(template_name="basic").from_notebook_node(notebook)[0], "html.parser")
     for unwanted in (*soup.find_all("a", class_="anchor-link"), *soup.find_all(ACTIVE)):
         unwanted.decompose()
@@ -115,9 +137,59 @@ def _section(copy: Path) -> dict[str, Any]:
         target, _, part = link["href"].partition("#")
         if not target or target.endswith(".ipynb"):
             link["href"] = f"#{Path(target or copy).stem}" + (f"--{part}" if part else "")
+    _tidy_tables(soup)
     headings = [(heading["id"], heading.get_text()) for heading in soup.find_all("h2", id=True)]
     title = soup.h1.get_text() if soup.h1 else copy.stem
-    return {"id": copy.stem, "title": title, "headings": headings, "body": str(soup)}
+    body = _without_places(str(soup), copy.resolve().parent.parent)
+    return {"id": copy.stem, "title": title, "headings": headings, "body": body}
+
+
+def _merge_parameters(notebook: Any) -> None:
+    """Leave one cell of parameters, with the values that were used: papermill puts those into a second one."""
+    tagged = {tag: cell for cell in notebook.cells for tag in cell.metadata.get("tags", [])}
+    if used := tagged.get("injected-parameters"):
+        values = dict(line.split(" = ", 1) for line in used.source.splitlines() if " = " in line)
+        first = tagged["parameters"]
+        first.source = re.sub(
+            r"^(\w+) = (.*?)(  #.*)?$",
+            lambda line: f"{line[1]} = {values.get(line[1], line[2])}{line[3] or ''}",
+            first.source,
+            flags=re.MULTILINE,
+        )
+        notebook.cells.remove(used)
+
+
+def _tidy_tables(soup: BeautifulSoup) -> None:
+    """Keep intervals on one line, and put the name of a table's index beside its columns, not in a row of its own."""
+    for text in soup.find_all(string=INTERVAL):
+        if text.find_parent("td"):
+            text.replace_with(INTERVAL.sub("\\1\u00a0to\u00a0\\2", text))
+    for head in soup.select(".dataframe thead"):
+        first, *others = head.find_all("tr")
+        names = [[cell.get_text(strip=True) for cell in row.find_all("th")] for row in (first, *others)]
+        if len(others) == 1 and not names[0][0] and not any(names[1][1:]):
+            first.th.string = names[1][0]
+            others[0].decompose()
+
+
+def _joined(outputs: list[Any]) -> list[Any]:
+    """Return the pieces of one stream as one text, without what a carriage return has overwritten."""
+    joined: list[Any] = []
+    for output in outputs:
+        if joined and output.output_type == "stream" and joined[-1].get("name") == output.name:
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    for output in joined:
+        if output.output_type == "stream":
+            output.text = re.sub(r"[^\n]*\r(?!\n)", "", output.text)
+    return joined
+
+
+def _without_places(body: str, run: Path) -> str:
+    """Name the run folder as seen from the project, or else by its name: the page goes to other machines."""
+    name = run.relative_to(PROJECT) if run.is_relative_to(PROJECT) else run.name
+    return body.replace(str(run), str(name)).replace(f"{PROJECT}/", "")
 
 
 def _is_script(value: str | list[str]) -> bool:
@@ -134,7 +206,7 @@ class MathML(IPythonRenderer):
             return f"<code>${escape(body)}$</code>"
 
     def block_math(self, body: str) -> str:
-        return self.inline_math(body, "block")
+        return f'<div class="formula">{self.inline_math(body, "block")}</div>'
 
 
 class Fragment(HTMLExporter):

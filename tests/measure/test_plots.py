@@ -4,12 +4,11 @@ import pytest
 
 from rlvr_kit import UserError
 from rlvr_kit.measure.evaluation import summarize
+from rlvr_kit.measure.paired_plots import flips, gain_split
 from rlvr_kit.measure.plots import (
     AXES,
     CURVES,
     curves,
-    flips,
-    gain_split,
     pass_at_k_curve,
     save,
     shares,
@@ -105,6 +104,22 @@ def test_only_what_was_logged_gets_a_panel(runs):
     assert len(curves(runs[0], "reward").axes) == 3
 
 
+def test_a_share_of_clipped_tokens_that_is_always_zero_is_not_drawn(runs):
+    run = Run(runs[0].path.parent / "unclipped")
+    for line in runs[0].lines():
+        run.append_log(line | {"clipped": 0.0})
+    assert [ax.get_title() for ax in curves(run, "policy").axes] == ["Entropy"]
+
+
+def test_where_the_format_is_all_that_is_paid_both_curves_are_seen(runs):
+    run = Run(runs[0].path.parent / "format alone")
+    for line in runs[0].lines():
+        run.append_log(line | {"rewards/format": line.get("reward")})
+    lines = [line for line in training_curves(run).axes[0].lines if line.get_linestyle() != "None"]
+    total, form = lines[:2]
+    assert total.get_linewidth() < form.get_linewidth() and total.get_zorder() > form.get_zorder()
+
+
 def test_the_live_chart_is_drawn_from_the_first_line_on(tmp_path, runs):
     run = Run(tmp_path / "new")
     run.append_log({"step": 0, "heldout/strict": 0.0, "heldout/strict_ci": [0, 0.06], "heldout/n": 64})
@@ -127,12 +142,15 @@ def test_unknown_figures_are_named(runs):
         curves(runs[0], "loss")
 
 
-def test_the_walkthroughs_points_are_marked_as_theirs():
+def test_the_walkthroughs_points_have_a_panel_of_their_own():
     summary = summarize(rows([0, 1, 1, 0]))
-    figure = shots_curve({"base": {0: summary, 2: summary}}, published=True)
-    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert sum(label.startswith("theirs: ") for label in labels) == 2
-    assert len(shots_curve({"base": {0: summary}}).axes[0].get_legend().get_texts()) == 1
+    ours, theirs = shots_curve({"base": {0: summary, 2: summary}}, published=True).axes
+    assert [len(ax.get_legend().get_texts()) for ax in (ours, theirs)] == [1, 2]
+    assert (
+        theirs.get_title().startswith("Published")
+        and "n=100" in theirs.get_legend().get_texts()[0].get_text()
+    )
+    assert len(shots_curve({"base": {0: summary}}).axes) == 1
 
 
 def test_pass_at_k_and_shares_are_drawn_in_per_cent():

@@ -20,6 +20,15 @@ def test_a_story_has_what_happened_why_and_what_to_try(kind, tmp_path):
     assert "seed" in to_try
 
 
+def test_a_gain_over_a_base_that_was_cut_off_is_held_against_the_base_with_room(tmp_path):
+    run = make_run(tmp_path, "gain")
+    assert "So the gain is not brevity alone." in story(run)
+    run.save_evaluation("base-uncut", *run.evaluation("tuned"))
+    assert "So what was gained may be brevity alone." in story(run)
+    (run.path / "evals" / "base-uncut.json").unlink()
+    assert "brevity" not in story(run)
+
+
 def test_the_failed_run_is_explained_from_its_log(tmp_path):
     text = story(make_run(tmp_path, "loss"))
     assert "Of the sampled completions 3.8% were right in the first 5 steps" in text

@@ -10,13 +10,13 @@ import papermill
 import pytest
 from bs4 import BeautifulSoup
 from moto import mock_aws
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from rlvr_kit import UserError
 from rlvr_kit.measure.wording import NEXT_STEPS, TITLES
 from rlvr_kit.paths import PROJECT
 from rlvr_kit.tutorial.execute import run_notebooks
-from rlvr_kit.tutorial.report import headline_text
+from rlvr_kit.tutorial.report import build_report, headline_text
 
 PARAMETERS = 'RECIPE = "cpu"\nRUN_DIR = "runs/tutorial"\nSEED = 0'
 EVALUATE = """\
@@ -94,7 +94,7 @@ def test_summary_is_exactly_what_the_evaluations_say(finished):
         assert low < share < high
         assert summary[side] == {"n": 40, "strict": share, "lenient": share, "format": share, "truncated": 0}
     assert summary.keys() == {
-        "recipe", "model", "data", "peak_memory_gib", "base", "tuned", "mcnemar_p"
+        "subject", "recipe", "model", "data", "peak_memory_gib", "base", "tuned", "mcnemar_p"
     }  # fmt: skip
     assert (summary["recipe"], summary["model"], summary["data"]) == ("smoke", "tiny-random", "word_problems")
     # Of all processes, not only of training, whose own summary is left as it was.
@@ -150,6 +150,35 @@ def test_report_shows_the_figures_of_the_summary_first(finished):
         "section"
     )  # the training curves stand before all notebooks
     assert page.main.find(class_="headline").get_text().startswith("A significant gain: 60.0% against 10.0%")
+
+
+def test_report_shows_each_parameter_once_and_names_no_folder_of_this_machine(finished):
+    run, _ = finished
+    text = (run / "report.html").read_text()
+    [cell] = BeautifulSoup(text, "html.parser").find(id="01_first").find_all(string="RECIPE")[:-1]
+    assert 'RECIPE = "smoke"' in cell.find_parent("pre").get_text()
+    assert str(run) not in text
+
+
+def test_report_shows_a_stream_as_a_terminal_does(tmp_path, figures):
+    texts = ["answer: ", "Sam|has\n", "50%\r", "100%\n"]
+    outputs = [new_output("stream", name="stdout", text=text) for text in texts]
+    nbformat.write(new_notebook(cells=[new_code_cell("1", outputs=outputs)]), tmp_path / "stream.ipynb")
+    page = BeautifulSoup(build_report([tmp_path / "stream.ipynb"], figures, ""), "html.parser")
+    [shown] = page.find_all(class_="output_stdout")
+    assert shown.get_text().split() == ["answer:", "Sam|has", "100%"]
+
+
+def test_report_compares_with_the_base_that_had_room_where_it_was_measured(tmp_path):
+    measured = EVALUATE.replace("TUNED", "24").replace('"base": 4,', '"base": 4, "base-uncut": 8,')
+    notebook = write_notebook(tmp_path / "room.ipynb", new_code_cell(measured))
+    report = run_notebooks("smoke", tmp_path / "run", notebooks=[notebook])
+    page = BeautifulSoup(report.read_text(), "html.parser")
+    assert [cell.get_text() for cell in page.find("thead").find_all("th")][1:] == [
+        "Base", "Base, four times the room", "Tuned",
+    ]  # fmt: skip
+    assert "four times the room to answer: a significant gain: 60.0% against 20.0%" in page.main.get_text()
+    assert "So the gain is not brevity alone." in page.main.get_text()
 
 
 def test_report_loads_nothing_from_elsewhere(finished):

@@ -104,7 +104,7 @@ def test_nothing_in_the_report_runs_even_where_a_notebook_forgot_to_escape(
     nbformat.write(new_notebook(cells=cells), tmp_path / "hostile.ipynb")
 
     text = build_report(
-        [tmp_path / "hostile.ipynb"], figures | {"model": "<b>", "data": "<script>"}, "<script>"
+        [tmp_path / "hostile.ipynb"], figures | {"subject": "<b><script>", "room": "<script>"}, "<script>"
     )
     page = BeautifulSoup(text, "html.parser")
     section = page.find("section", id="hostile")

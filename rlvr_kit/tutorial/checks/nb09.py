@@ -125,7 +125,7 @@ def check_conclusion(answer: Callable[..., Any]) -> str:
             if not re.search(DENIED, rest.lower()[: claim.start()]):
                 raise Wrong(f"{claim[0]!r} says more than was seen: {why}")
     return (
-        "each result gets the claim that its p-value allows, 9 flips of which 7 are gains as little as none."
+        "each result gets the claim that its p-value allows. Seven gained and two lost are no evidence yet."
     )
 
 
