@@ -46,19 +46,19 @@ _WEIGHTS: dict[str, Any] = {
 }
 
 
-def token_weight(advantage: Array, lengths: Array) -> Array:
+def token_push(advantage: Array, lengths: Array) -> Array:
     """Return how much one token of each completion counts in the loss `grpo`, times its advantage.
 
-    >>> token_weight(np.array([1.0, -1.0]), np.array([4.0, 8.0]))
+    >>> token_push(np.array([1.0, -1.0]), np.array([4.0, 8.0]))
     array([ 0.125 , -0.0625])
     """
     return advantage / (lengths * len(lengths))
 
 
 @check
-def check_token_weight(answer: Callable[[Array, Array], Array]) -> str:
+def check_token_push(answer: Callable[[Array, Array], Array]) -> str:
     """Advantages and lengths of a few completions."""
-    if found := first_difference(answer, token_weight, BATCHES, _WEIGHTS):
+    if found := first_difference(answer, token_push, BATCHES, _WEIGHTS):
         (advantage, lengths), got, due = found
         raise Wrong(
             f"for advantages {shown(advantage)} and lengths {shown(lengths)} this gives {shown(got)}, and it should be "
