@@ -1,37 +1,37 @@
 """Wrong answers to the exercises of notebook 12, and words of what must be said about each."""
 
 WRONG = [
-    ("12_variants", "token_push", "weight = advantage / lengths.sum()", "this is the loss dapo"),
-    ("12_variants", "token_push", "weight = advantage / lengths", "divide by their number as well"),
+    ("12_variants", "token_push", "push = advantage / lengths.sum()", "this is the loss dapo"),
+    ("12_variants", "token_push", "push = advantage / lengths", "divide by their number as well"),
     (
         "12_variants",
         "token_push",
-        "weight = advantage / len(lengths)",
+        "push = advantage / len(lengths)",
         "divides by the number of completions only",
     ),
-    ("12_variants", "token_push", "weight = advantage / (len(lengths) * lengths.max())", "this is dr_grpo"),
+    ("12_variants", "token_push", "push = advantage / (len(lengths) * lengths.max())", "this is dr_grpo"),
     (
         "12_variants",
         "token_push",
-        "weight = -advantage / lengths / len(lengths)",
+        "push = -advantage / lengths / len(lengths)",
         "the sign is turned round",
     ),
     (
         "12_variants",
         "token_push",
-        "weight = advantage * lengths / len(lengths)",
+        "push = advantage * lengths / len(lengths)",
         "multiplies by the length",
     ),
     (
         "12_variants",
         "token_push",
-        "weight = advantage.sum() / lengths.sum()",
+        "push = advantage.sum() / lengths.sum()",
         "asked for: 2 numbers",
     ),
     (
         "12_variants",
         "token_push",
-        "weight = advantage / lengths ** 2",
+        "push = advantage / lengths ** 2",
         "the mean over the tokens of a completion",
     ),
     ("12_variants", "corrected", "result = p", "nothing is corrected"),
@@ -81,7 +81,7 @@ WRONG = [
         "f = p * np.arange(len(p), 0, -1)\nresult = np.minimum(1, np.maximum(f, np.append(f[:1], f[:-1])))",
         "the uncorrected product",
     ),
-    ("12_variants", "token_push", "weight = 1 / (lengths * len(lengths))", "the advantage is left out"),
-    ("12_variants", "token_push", "weight = advantage / (4 * lengths)", "fixed in your function"),
-    ("12_variants", "token_push", "weight = advantage // (lengths * len(lengths))", "// cuts"),
+    ("12_variants", "token_push", "push = 1 / (lengths * len(lengths))", "the advantage is left out"),
+    ("12_variants", "token_push", "push = advantage / (4 * lengths)", "fixed in your function"),
+    ("12_variants", "token_push", "push = advantage // (lengths * len(lengths))", "// cuts"),
 ]
