@@ -91,8 +91,8 @@ def test_static_cell_ids_are_short_and_unique(path):
     assert not [name for name in ids if not re.fullmatch(r"[\w-]{1,20}", name)]
 
 
-#: A rehearsed job, two servers: too slow to be executed twice. See `test_executes_alone`.
-SLOW = [path for path in NOTEBOOKS if path.stem[:2] in ("07", "11")]
+#: A rehearsed job, two servers, a sweep: too slow to be executed twice. See `test_executes_alone`.
+SLOW = [path for path in NOTEBOOKS if path.stem[:2] in ("07", "11", "12")]
 
 
 @each_notebook
