@@ -58,7 +58,7 @@ AGENDAS: dict[str, tuple[int, list[Part | None]]] = {
             Part("06", start=True),
             Part("00"),
             Part("01", ("What RLVR asks", "1", "2")),
-            Part("02", ("The reward", "1", "2", "3", "4")),
+            Part("02", ("The reward", "1", "2", "3")),
             Part("03", ("2", "3"), ("attack",)),
             None,
             Part("04", ("Why", "1", "2", "4", "5"), ("wilson",)),
@@ -66,7 +66,7 @@ AGENDAS: dict[str, tuple[int, list[Part | None]]] = {
             Part("06", ("Train", "My loss is 0", "My reward is flat", "Did it work?")),
             None,
             Part("08", ("What a run", "A healthy run", "Four patients", "The causes", "Two exercises"), ("evidence",)),
-            Part("09", ("1", "2", "3", "4", "5"), ("conclusion",)),
+            Part("09", ("1", "2", "3", "4"), ("conclusion",)),
         ],
     ),
     "A full day: 420 minutes, lunch apart": (
