@@ -1,8 +1,8 @@
 """`make bench`: a GRPO step against stock TRL's, evaluation against plain generation, and how a step of the kit grows.
 
 Both sides get the same model, problems, seed and batch, each in the number format in which it is faster here. They
-alternate (A B A B …), and each side's fastest step counts. A ratio is marked where a side did not reach its fastest
-time twice (turns.SPREAD). Everything goes into runs/bench.json, with the machine and the versions.
+alternate (A B B A B B …, the kit twice), and each side's fastest step counts. A ratio is marked where a side did not
+reach its fastest time twice (turns.SPREAD). Everything goes into runs/bench.json, with the machine and the versions.
 """
 
 import argparse
@@ -91,8 +91,11 @@ def train_rows(sizes: Sizes, formats: dict[str, str], peaks: dict[str, float]) -
             side: replace(sizes.step, shots=shots, dtype=formats[side], rows=loss_rows[side])
             for side in loss_rows
         }
-        sides = {side: Side(train_side, side, step, ROUNDS) for side, step in steps.items()}
-        timed = alternate(sides, ROUNDS)
+        sides = {
+            side: Side(train_side, side, step, ROUNDS * (2 if side == "kit" else 1))
+            for side, step in steps.items()
+        }
+        timed = alternate(sides, ROUNDS, quick="kit")
         told = {name: fastest(timed[name]) | side.told() for name, side in sides.items()}
         stock, kit = told["stock"], told["kit"]
         row = {"shots": shots, "prompt_tokens": kit["prompt_tokens"]}
