@@ -126,12 +126,12 @@ def entropy_collapsed(lines: list[Line]) -> str | None:
 
 
 def format_without_accuracy(lines: list[Line]) -> str | None:
-    """Find that the held-out format has risen and strict accuracy has not, by their 95 % (Wilson) intervals."""
-    start, *later = [line for line in lines if "heldout/strict_ci" in line] or [{}]
+    """Find that the held-out format has risen and strict accuracy has not, by Fisher's exact test."""
+    start, *later = [line for line in lines if "heldout/strict" in line] or [{}]
     last = later[-HACKED_MEASUREMENTS:]
-    if len(last) < HACKED_MEASUREMENTS or "heldout/strict_ci" not in lines[-1]:
+    if len(last) < HACKED_MEASUREMENTS or "heldout/strict" not in lines[-1]:
         return None
-    if not all(_above(line, start, "format") and not _above(line, start, "strict") for line in last):
+    if not all(_rose(start, line, "format") and not _rose(start, line, "strict") for line in last):
         return None
     first, now = (
         {key: f"{line[f'heldout/{key}']:.0%}" for key in ("format", "strict")} for line in (start, last[-1])
@@ -139,7 +139,7 @@ def format_without_accuracy(lines: list[Line]) -> str | None:
     return (
         f"format rises and accuracy does not: held-out format {first['format']} → {now['format']}, strict "
         f"{first['strict']} → {now['strict']} (n={start['heldout/n']}), at {HACKED_MEASUREMENTS} measurements in a row "
-        f"not above the first by their 95 % intervals. It may be paid for something else than solving: read "
+        "not significantly above the first (Fisher's exact test). It may be paid for something else than solving: read "
         "completions/, and compare the rewards section with what is wanted"
     )
 
@@ -163,5 +163,7 @@ def accuracy_fell(lines: list[Line]) -> str | None:
     )
 
 
-def _above(line: Line, start: Line, key: str) -> bool:
-    return line[f"heldout/{key}_ci"][0] > start[f"heldout/{key}_ci"][1]
+def _rose(start: Line, now: Line, key: str) -> bool:
+    """Whether a held-out share is significantly above the first one: the test of a fall, with the two exchanged."""
+    n = start["heldout/n"]
+    return fell_p(round(now[f"heldout/{key}"] * n), round(start[f"heldout/{key}"] * n), n) < FELL_P
