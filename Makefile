@@ -55,7 +55,7 @@ run: setup  ## the whole tutorial with a real model on this machine, and a repor
 test: setup  ## every test, and every notebook executed with a tiny model
 	$(PY) -m pytest -n 2 --dist worksteal
 
-bench: setup  ## the kit against stock TRL and plain generation, on this machine: about 20 minutes on two cores
+bench: setup  ## the kit against stock TRL and plain generation, on this machine: about ten minutes on two cores
 	$(PY) tests/bench.py
 
 gpu: setup  ## this machine's GPU: exactness, speed, memory and learning, in about ten minutes
