@@ -33,7 +33,7 @@ RIGHT_ANSWERS = [
         "cut, same = (log[name].dropna().tail(5).mean() >= 0.5 for name in ('truncated', 'equal_groups'))\n"
         "answer = 'cut off' if cut else 'equal groups' if same else 'can learn'",
     ),
-    ("08_curves", "evidence", EVIDENCE % ('("grad_norm", "length")', '("truncated", "length")')),
+    ("08_curves", "evidence", EVIDENCE % ('("grad_norm", "length")', '("length", "heldout/strict")')),
     ("08_curves", "evidence", EVIDENCE % ('["entropy", "length"]', '{"truncated", "reward"}')),
     (
         "09_compare",

@@ -155,6 +155,10 @@ _wrong(
         "none of them earns anything",
     ),
     (
+        'evidence = {"A": ("reward", "heldout/strict"), "B": ("length", "reward"), "D": ("truncated", "length")}',
+        "none of them earns anything",
+    ),
+    (
         'evidence = {"A": ("reward", "heldout/strict"), "B": ("grad_norm", "loss"), "D": ("truncated", "length")}',
         "loss says nothing",
     ),

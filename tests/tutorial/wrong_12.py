@@ -84,4 +84,10 @@ WRONG = [
     ("12_variants", "token_push", "push = 1 / (lengths * len(lengths))", "the advantage is left out"),
     ("12_variants", "token_push", "push = advantage / (4 * lengths)", "fixed in your function"),
     ("12_variants", "token_push", "push = advantage // (lengths * len(lengths))", "// cuts"),
+    (
+        "12_variants",
+        "corrected",
+        "raw = p * len(p) / np.arange(1, len(p) + 1)\nresult = np.minimum(1, np.maximum.accumulate(raw))",
+        "divides by the rank",
+    ),
 ]

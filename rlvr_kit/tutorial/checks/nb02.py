@@ -168,8 +168,8 @@ def check_pattern(pattern: str | re.Pattern[str]) -> str:
             raise Wrong(f"too loose: it accepts {shown(text)} ({reason}), and the careless pattern does not")
     if missed := [text for text in ACCEPTED if not found.search(text)]:
         raise Wrong(
-            f"too strict: the careless pattern accepts {shown(missed[0])}, and this one refuses it. The task is to "
-            "change the time and nothing else"
+            f"too strict: the careless pattern accepts {shown(missed[0])}, and this one refuses it. (Digits may end "
+            "in a comma, and text may stand before the marks.) The task is to change the time and nothing else"
         )
     for digits in (26, 20_000):
         for end in ("!", ",!", ".!"):

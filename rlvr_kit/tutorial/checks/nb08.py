@@ -142,7 +142,10 @@ EVIDENCE: dict[str, tuple[tuple[set[str], str], tuple[set[str], str]]] = {
             {"truncated", "heldout/truncated", "length"},
             "nothing is paid in patient B either, in the end. Show *why* no completion of D can earn anything",
         ),
-        (_STOPPED, "a healthy run may begin with many cut off, too. Show that here none of them earns anything"),
+        (
+            _STOPPED - {"length"},
+            "a healthy run may begin with many cut off, too. Show that here none of them earns anything",
+        ),
     ),
 }  # fmt: skip
 

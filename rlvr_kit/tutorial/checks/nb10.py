@@ -35,7 +35,7 @@ def check_exploit(answer: Callable[[str], Any]) -> str:
             f"{solved} of your texts are the right order as one line of JSON: that is work, and no exploit"
         )
     return (
-        f"it was {seen} and is the right order for {solved}. It holds everything that an answer could hold "
+        f"it was {seen} and is the right order for {solved}. It holds what an answer could hold "
         "and says nothing. "
         "As a test of a verifier: this text, not well-formed, not right."
     )

@@ -107,6 +107,9 @@ _CORRECTIONS: dict[str, Any] = {
     "a correction makes p values larger: multiply by the factors": (
         lambda p: np.minimum(1, np.maximum.accumulate(p / np.arange(len(p), 0, -1)))
     ),
+    "this divides by the rank, as Benjamini and Hochberg's correction does. Holm's factors are m, m - 1, and so on": (
+        lambda p: np.minimum(1, np.maximum.accumulate(p * len(p) / np.arange(1, len(p) + 1)))
+    ),
     "this is Benjamini and Hochberg's correction: it limits the share of false findings, and not the chance of one": (
         lambda p: np.minimum(1, np.minimum.accumulate((p * len(p) / np.arange(1, len(p) + 1))[::-1])[::-1])
     ),
