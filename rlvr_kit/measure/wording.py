@@ -150,7 +150,8 @@ def _lenient_too(kind: Outcome, lenient: Comparison, base: pd.DataFrame, tuned: 
 
 
 def _room_too(kind: Outcome, run: Run) -> list[str]:
-    return [room_sentence(kind, each) for name, each in against_room(run).items() if name == "strict"]
+    strict = against_room(run).get("strict")
+    return [room_sentence(kind, strict)] if strict else []
 
 
 def _saved_step(run: Run) -> list[str]:

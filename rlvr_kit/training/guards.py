@@ -8,6 +8,9 @@ recipe says ``run.guards: false``.
 import math
 from typing import Any
 
+import pandas as pd
+
+from rlvr_kit.measure.signs import heldout_change
 from rlvr_kit.measure.statistics import fell_p
 
 Line = dict[str, Any]  # one line of log.jsonl
@@ -164,6 +167,5 @@ def accuracy_fell(lines: list[Line]) -> str | None:
 
 
 def _rose(start: Line, now: Line, key: str) -> bool:
-    """Whether a held-out share is significantly above the first one: the test of a fall, with the two exchanged."""
-    n = start["heldout/n"]
-    return fell_p(round(now[f"heldout/{key}"] * n), round(start[f"heldout/{key}"] * n), n) < FELL_P
+    """Whether a held-out share is significantly above the first one, by the rule by which notebooks say so."""
+    return heldout_change(pd.DataFrame([start, now]), key)[0] == "gain"

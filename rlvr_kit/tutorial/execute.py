@@ -30,7 +30,7 @@ from rlvr_kit.measure.wording import NEXT_STEPS, TITLES, against_room, outcome, 
 from rlvr_kit.paths import PROJECT
 from rlvr_kit.recipe import Recipe, load_recipe
 from rlvr_kit.run_folder import Run, atomic, cannot_write
-from rlvr_kit.tutorial.report import build_report, headline_text, subject
+from rlvr_kit.tutorial.report import MODELS, build_report, headline_text, subject
 from rlvr_kit.tutorial.timings import measure
 
 #: Seconds between two progress lines while a cell trains.
@@ -87,9 +87,7 @@ def run_notebooks(recipe: str, out: str | Path, seed: int = 0, notebooks: list[P
 def _headline(run: Run, settings: Recipe, costs: list[dict[str, Any]]) -> dict[str, Any]:
     """What was run, what it cost, and the shares of each model that was measured on the test problems."""
     measured = run.summary() if (run.path / "summary.json").exists() else {}  # written by training
-    sides = [
-        name for name in ("base", "base-uncut", "tuned") if (run.path / "evals" / f"{name}.json").exists()
-    ]
+    sides = [name for name in MODELS if (run.path / "evals" / f"{name}.json").exists()]
     return {
         "subject": subject(settings),
         "recipe": settings.name,

@@ -131,9 +131,7 @@ def _section(copy: Path) -> dict[str, Any]:
     for tag in soup.find_all(True):
         for name in [name for name in tag.attrs if name.startswith("on") or _is_script(tag[name])]:
             del tag[name]
-    for tag in soup.find_all(
-        id=lambda name: name and not name.startswith("T_")
-    ):  # pandas' styles name these ids
+    for tag in soup.find_all(id=re.compile("^(?!T_)")):  # T_ begins the ids that pandas' styles name
         tag["id"] = f"{copy.stem}--{tag['id']}"
     for link in soup.find_all("a", href=True):
         target, _, part = link["href"].partition("#")
