@@ -1,5 +1,6 @@
 """What holds for every test: one thread a process, no network, no real AWS account."""
 
+import gc
 import os
 import signal
 
@@ -13,8 +14,9 @@ os.environ |= {
     "AWS_SECRET_ACCESS_KEY": "testing",
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_EC2_METADATA_DISABLED": "true",
-    "PYTHONPATH": str(PROJECT),  # kernels and subprocesses start in other folders
+    "PYTHONPATH": f"{PROJECT}:{PROJECT / 'tests' / 'startup'}",  # kernels and subprocesses start in other folders
 }
+gc.set_threshold(100_000, 50, 100)  # as startup/sitecustomize.py does in the processes that the tests start
 # Whoever starts the tests in the background may let them ignore Ctrl-C or the end of a terminal; some tests send both.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -36,8 +36,8 @@ def sweep(study: Study, out: str | Path, jobs: int = 1) -> dict[str, Any]:
     Runs whose figures OUT/sweep.json already holds count as finished, wherever they were made.
 
     Raises:
-        UserError: the folder holds another study, or a run failed for another reason than a stop by guards.py. All
-            runs that have finished are kept.
+        UserError: the folder holds another study; or a variant's recipe cannot work, which is found before anything is
+            run; or a run failed for another reason than a stop by guards.py. All runs that have finished are kept.
 
     >>> sweep(load_study("study.yaml"), "runs/study")["variants"]["default"]["mean"]  # doctest: +SKIP
     0.31
@@ -54,6 +54,8 @@ def sweep(study: Study, out: str | Path, jobs: int = 1) -> dict[str, Any]:
             jobs, mp_context=spawn, max_tasks_per_child=1, initializer=die_with_parent
         ) as pool,
     ):
+        if missing:
+            pool.submit(check_variants, study, {variant for variant, _ in missing}).result()
         results = {
             pool.submit(run_one, _with_threads(study.recipe_of(*cell), threads), cell[0], out): cell
             for cell in missing
@@ -65,6 +67,22 @@ def sweep(study: Study, out: str | Path, jobs: int = 1) -> dict[str, Any]:
             bar.update()
             write_sweep(study, out, finished)
     return write_sweep(study, out, finished)
+
+
+def check_variants(study: Study, variants: set[str]) -> None:
+    """Plan a run of each of these variants, so that hours are not lost to one that could never have worked.
+
+    Raises:
+        UserError: the first recipe that cannot work here; the message names its variant.
+    """
+    from rlvr_kit.training.plan import plan  # late: it loads torch and TRL
+
+    for variant in study.variants:
+        if variant in variants:
+            try:
+                plan(study.recipe_of(variant, study.seeds[0]))
+            except UserError as error:
+                raise InputError(f"variant {variant!r}: {error}") from None
 
 
 def _minutes_left(study: Study, finished: dict[Cell, dict[str, Any]], jobs: int) -> float:
@@ -108,7 +126,7 @@ def _base_key(recipe: Recipe) -> str:
     """Return a key that is equal for recipes whose base model is measured alike: these share one measurement."""
     from rlvr_kit.models import evaluation_dtype  # late: it loads torch
 
-    sections = recipe.model_dump(include={"model", "data", "prompt", "evaluation"})
+    sections = recipe.model_dump(include={"task", "model", "data", "prompt", "evaluation"})
     sections["model"]["dtype"] = evaluation_dtype(recipe.model.dtype)
     return sha256(json.dumps(sections, sort_keys=True).encode()).hexdigest()[:8]
 

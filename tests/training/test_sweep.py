@@ -17,8 +17,8 @@ from rlvr_kit.__main__ import app
 from rlvr_kit.paths import PROJECT
 from rlvr_kit.recipe import load_recipe
 from rlvr_kit.training.configs import checked_grpo, lora_config
-from rlvr_kit.training.study import Study, finished_runs, load_study, recipe_key, write_sweep
-from rlvr_kit.training.sweep import sweep
+from rlvr_kit.training.study import Study, finished_runs, load_study, recipe_key, result_file, write_sweep
+from rlvr_kit.training.sweep import run_one, sweep
 
 #: A model with random weights never earns a reward; the entropy bonus makes its weights move all the same.
 SMALL = (
@@ -52,17 +52,17 @@ def kill_when(command: list[str], happened: Callable[[], bool]) -> None:
 
 
 def test_a_killed_study_goes_on_and_ends_as_if_it_had_not_been(study_file: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "rlvr_kit", "sweep", str(study_file), "--out", str(tmp_path / "out")]
-    folder = tmp_path / "out" / "default" / "seed-0"
-    log, first = folder / "log.jsonl", folder / "result.json"
+    study_file.write_text(STUDY.replace("[0, 1]", "[0]"))
+    study, out = load_study(study_file), tmp_path / "out"
+    command = [sys.executable, "-m", "rlvr_kit", "sweep", str(study_file), "--out", str(out)]
+    log, first = out / "default" / "seed-0" / "log.jsonl", result_file(out, ("default", 0))
     kill_when(command, lambda: log.exists() and '"step": 1,' in log.read_text())
     kill_when(command, first.exists)
-    finished = first.stat().st_mtime_ns
-    study = load_study(study_file)
-    done = sweep(study, tmp_path / "out")
-    assert first.stat().st_mtime_ns == finished  # what had finished was not run again
-    one = study.model_copy(update={"seeds": [0], "variants": {"default": study.variants["default"]}})
-    [whole] = sweep(one, tmp_path / "whole")["runs"]
+    ended = first.stat().st_mtime_ns
+    done = sweep(study, out)
+    assert first.stat().st_mtime_ns == ended  # what had finished was not run again
+    run_one(study.recipe_of("default", 0), "default", tmp_path / "whole")
+    whole = json.loads(result_file(tmp_path / "whole", ("default", 0)).read_text())
     measured = (
         "tuned",
         "tokens",
@@ -75,23 +75,20 @@ def test_a_killed_study_goes_on_and_ends_as_if_it_had_not_been(study_file: Path,
         "recipe",
     )
     assert {key: done["runs"][0][key] for key in measured} == {key: whole[key] for key in measured}
-    assert [(run["variant"], run["seed"]) for run in done["runs"]] == [
-        ("default", 0), ("default", 1), ("hot", 0), ("hot", 1),
-    ]  # fmt: skip
-    assert done["variants"]["hot"]["seeds"] == 2 and done["machines"][0]["cores"] >= 1
-    assert json.loads((tmp_path / "out" / "sweep.json").read_text()) == json.loads(json.dumps(done))
-    begun = {f"{run['variant']} {run['seed']}": 0.0 for run in done["runs"]}
-    for name in begun:
-        variant, seed = name.split()
-        begun[name] = (tmp_path / "out" / variant / f"seed-{seed}" / "recipe.yaml").stat().st_mtime
-    assert max(begun["default 0"], begun["hot 0"]) <= min(begun["default 1"], begun["hot 1"])
+    assert [(run["variant"], run["seed"]) for run in done["runs"]] == [("default", 0), ("hot", 0)]
+    assert done["variants"]["hot"]["seeds"] == 1 and done["machines"][0]["cores"] >= 1
+    assert json.loads((out / "sweep.json").read_text()) == json.loads(json.dumps(done))
 
     # The summary alone is enough to go on with: on another machine nothing is run again, and a new seed is.
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    shutil.copy(tmp_path / "out" / "sweep.json", elsewhere)
-    assert sweep(load_study(study_file), elsewhere) == json.loads(json.dumps(done))
+    shutil.copy(out / "sweep.json", elsewhere)
+    assert sweep(study, elsewhere) == json.loads(json.dumps(done))
     assert sorted(path.name for path in elsewhere.iterdir()) == ["sweep.json"]
+
+
+def test_every_variant_gets_its_first_seed_before_any_its_second(study_file: Path) -> None:
+    assert load_study(study_file).cells == [("default", 0), ("hot", 0), ("default", 1), ("hot", 1)]
 
 
 def test_a_study_made_on_two_machines_says_so_and_keeps_what_was_made(
@@ -170,11 +167,24 @@ def test_a_bad_study_file_is_one_line(text: str, message: str, tmp_path: Path) -
     assert "\n" not in str(caught.value)
 
 
-def test_a_run_that_cannot_work_names_its_variant(study_file: Path, tmp_path: Path) -> None:
+def test_a_variant_that_cannot_work_is_refused_before_anything_is_run(
+    study_file: Path, tmp_path: Path
+) -> None:
     study_file.write_text(STUDY.replace("grpo.temperature: 1.2", "grpo.num_generations: 3"))
-    with pytest.raises(UserError, match="variant 'hot', seed 0: .*whole groups.*the same command goes on"):
+    with pytest.raises(UserError, match="variant 'hot': .*whole groups"):
         sweep(load_study(study_file), tmp_path / "out")
-    assert (tmp_path / "out" / "default" / "seed-0" / "result.json").exists()
+    assert not (tmp_path / "out" / "default").exists()
+
+
+def test_a_run_that_fails_names_its_variant_and_loses_no_other(study_file: Path, tmp_path: Path) -> None:
+    study, out = load_study(study_file), tmp_path / "out"
+    done = {cell: finished(study, cell) for cell in study.cells if cell != ("hot", 0)}
+    write_sweep(study, out, done)
+    (out / "hot" / "seed-0").mkdir(parents=True)
+    (out / "hot" / "seed-0" / "log.jsonl").touch()  # of nobody knows which run
+    with pytest.raises(UserError, match="variant 'hot', seed 0: .*holds another run.*the same command goes on"):
+        sweep(study, out)
+    assert finished_runs(study, out) == done
 
 
 def test_the_command_shows_table_verdicts_and_where_it_was_made(study_file: Path, tmp_path: Path) -> None:
