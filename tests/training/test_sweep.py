@@ -182,7 +182,9 @@ def test_a_run_that_fails_names_its_variant_and_loses_no_other(study_file: Path,
     write_sweep(study, out, done)
     (out / "hot" / "seed-0").mkdir(parents=True)
     (out / "hot" / "seed-0" / "log.jsonl").touch()  # of nobody knows which run
-    with pytest.raises(UserError, match="variant 'hot', seed 0: .*holds another run.*the same command goes on"):
+    with pytest.raises(
+        UserError, match="variant 'hot', seed 0: .*holds another run.*the same command goes on"
+    ):
         sweep(study, out)
     assert finished_runs(study, out) == done
 

@@ -1,5 +1,6 @@
 """The notebooks as they are in git (`-k static`), and each executed alone with a tiny model."""
 
+import ast
 import re
 from itertools import cycle
 
@@ -91,20 +92,38 @@ def test_static_cell_ids_are_short_and_unique(path):
     assert not [name for name in ids if not re.fullmatch(r"[\w-]{1,20}", name)]
 
 
-#: A rehearsed job, two servers, a sweep: too slow to be executed twice. See `test_executes_alone`.
-SLOW = [path for path in NOTEBOOKS if path.stem[:2] in ("07", "11", "12")]
+@each_notebook
+def test_static_no_later_cell_needs_an_exercise(path):
+    """So a notebook goes the same way whether its exercises are solved or not (see `test_executes`)."""
+    cells = [cell.source for cell in code(nbformat.read(path, as_version=4))]
+    exercises = [i for i, source in enumerate(cells) if "### BEGIN SOLUTION" in source]
+    assert exercises
+    for i in exercises:
+        used = set().union(*(names(source, ast.Load) for source in cells[i + 2 :]))  # the next cell checks it
+        assert not used & names(cells[i], ast.Store)
+
+
+def names(source, context):
+    """The names outside of functions that the code sets (`ast.Store`), or those that it reads anywhere (`ast.Load`)."""
+    tree = ast.parse(re.sub(r"^%%.*", "", source))  # a cell that is written to a file, without its first line
+    if context is ast.Store:
+        functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+        inside = {id(node) for each in functions for node in ast.walk(each)}
+        found = {each.name for each in functions}
+    else:
+        inside, found = set(), set()
+    named = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in inside]
+    return found | {node.id for node in named if isinstance(node.ctx, context)}
 
 
 @each_notebook
-def test_executes_alone(path, tmp_path):
+def test_executes(path, tmp_path):
     """One half as papermill does it, from the project folder; the other as `jupyter nbconvert --execute` does it.
 
-    A slow one has each exercise twice, solved and then empty: the cells after it run as in a student copy.
+    Each exercise is there twice, solved and then as a student copy has it: empty.
     """
     parameters = {"RECIPE": "smoke", "RUN_DIR": str(tmp_path / "run"), "SEED": 1}
-    notebook, expected = load_notebook_node(str(path)), [RIGHT]
-    if path in SLOW:
-        notebook, expected = with_empty_exercises(notebook), [RIGHT, NOT_DONE]
+    notebook = with_empty_exercises(load_notebook_node(str(path)))
     if NOTEBOOKS.index(path) % 2:
         nbformat.write(notebook, tmp_path / f"source_{path.name}")
         done = papermill.execute_notebook(
@@ -119,15 +138,9 @@ def test_executes_alone(path, tmp_path):
     assert all(cell.execution_count for cell in code(done) if cell.source)
     assert not [out for cell in code(done) for out in cell.outputs if out.output_type == "error"]
     said = marks(done)
-    assert said and all(text.startswith(mark) for text, mark in zip(said, cycle(expected), strict=False))
-
-
-@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path not in SLOW], ids=lambda path: path.stem)
-def test_student_copy_runs_to_its_end(path, tmp_path):
-    parameters = {"RECIPE": "smoke", "RUN_DIR": str(tmp_path / "run"), "SEED": 2}
-    done = execute(student_copy(load_notebook_node(str(path))), parameters, path.parent)
-    assert not [out for cell in code(done) for out in cell.outputs if out.output_type == "error"]
-    assert marks(done) and all(text.startswith(NOT_DONE) for text in marks(done))
+    assert said and all(
+        text.startswith(mark) for text, mark in zip(said, cycle([RIGHT, NOT_DONE]), strict=False)
+    )
 
 
 def execute(notebook, parameters, folder):
