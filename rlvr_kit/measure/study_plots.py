@@ -30,8 +30,9 @@ def seeds_figure(study: Mapping[str, Any]) -> Figure:
         error = 100 * np.array([[each["mean"] - low], [high - each["mean"]]])
         ax.errorbar(100 * each["mean"], row - 0.14, xerr=error, color=COLORS[1], fmt="D", capsize=4)
     ax.axvline(0, color="black", lw=0.8)
-    ax.set(title="Gain on the test problems: each seed (dots), mean and 95 % interval (diamonds)",
-           xlabel=f"percentage points of {_problems(study)} problems", ylim=(len(names) - 0.5, -0.5))  # fmt: skip
+    # Above the whole figure: long names leave too little width for it above the axes.
+    figure.suptitle("Gain on the test problems: each seed (dots), mean and 95 % interval (diamonds)")
+    ax.set(xlabel=f"percentage points of {_problems(study)} problems", ylim=(len(names) - 0.5, -0.5))
     ax.set_yticks(
         range(len(names)), labels=[f"{name} ({study['variants'][name]['seeds']})" for name in names]
     )
@@ -61,8 +62,8 @@ def forest(study: Mapping[str, Any]) -> Figure:
                     markerfacecolor=color if filled else "white")  # fmt: skip
     default = next(iter(study["variants"]))
     ax.axvline(0, color="black", lw=0.8)
-    ax.set(title=f"Each variant against {default}, paired by seed: mean difference and 95 % interval",
-           xlabel=f"difference of the gains, percentage points of {_problems(study)} problems",
+    figure.suptitle(f"Each variant against {default}, paired by seed: mean difference and 95 % interval")
+    ax.set(xlabel=f"difference of the gains, percentage points of {_problems(study)} problems",
            ylim=(max(1, len(rows)) - 0.5, -0.5))  # fmt: skip
     ax.set_yticks(range(len(rows)), labels=[f"{each.variant} ({each.seeds})" for each in rows])
     figure.legend(handles=[_look(verdict) for verdict in LOOKS], title="after Holm's correction",
