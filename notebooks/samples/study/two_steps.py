@@ -1,4 +1,4 @@
-"""The word problems with a harder mix for training: half of those take two calculations. The test problems are the same."""
+"""The word problems with a harder mix for training: half of those take two calculations. The test stays as it is."""
 
 from typing import Literal
 
