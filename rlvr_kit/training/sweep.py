@@ -106,7 +106,7 @@ def run_one(recipe: Recipe, variant: str, out: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     key, recipe = recipe_key(recipe), resolved_as_begun(recipe, folder)
     with (folder / "output.txt").open("a") as output, redirect_stdout(output), redirect_stderr(output):
-        result = train_and_compare(recipe, folder, out / f"base-{_base_key(recipe)}")
+        result = train_and_compare(recipe, folder, out / f"base-{base_key(recipe)}")
     made = {
         "recipe": key,
         "machine": describe_machine() | {"threads": recipe.run.threads, "dtype": recipe.model.dtype},
@@ -122,7 +122,7 @@ def run_one(recipe: Recipe, variant: str, out: Path) -> None:
         shutil.rmtree(folder / weights, ignore_errors=True)
 
 
-def _base_key(recipe: Recipe) -> str:
+def base_key(recipe: Recipe) -> str:
     """Return a key that is equal for recipes whose base model is measured alike: these share one measurement."""
     from rlvr_kit.models import evaluation_dtype  # late: it loads torch
 

@@ -18,7 +18,7 @@ from rlvr_kit.paths import PROJECT
 from rlvr_kit.recipe import load_recipe
 from rlvr_kit.training.configs import checked_grpo, lora_config
 from rlvr_kit.training.study import Study, finished_runs, load_study, recipe_key, result_file, write_sweep
-from rlvr_kit.training.sweep import run_one, sweep
+from rlvr_kit.training.sweep import base_key, run_one, sweep
 
 #: A model with random weights never earns a reward; the entropy bonus makes its weights move all the same.
 SMALL = (
@@ -138,6 +138,13 @@ def test_what_a_key_leaves_at_its_default_does_not_make_another_recipe() -> None
     plain = load_recipe("smoke")
     assert recipe_key(plain) == recipe_key(load_recipe("smoke", ["run.redraws=0", "run.threads=2"]))
     assert recipe_key(plain) != recipe_key(load_recipe("smoke", ["run.redraws=1"]))
+
+
+def test_runs_share_the_base_models_measurement_if_it_is_the_same_one() -> None:
+    plain = base_key(load_recipe("smoke"))
+    assert plain == base_key(load_recipe("smoke", ["grpo.learning_rate=1e-3", "run.seed=1"]))
+    for other in ("task=gsm8k", "data.max_steps=2", "prompt.shots=1", "evaluation.n=5"):
+        assert plain != base_key(load_recipe("smoke", [other]))
 
 
 def test_the_committed_studies_describe_recipes_that_work() -> None:
