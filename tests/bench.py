@@ -91,11 +91,9 @@ def train_rows(sizes: Sizes, formats: dict[str, str], peaks: dict[str, float]) -
             side: replace(sizes.step, shots=shots, dtype=formats[side], rows=loss_rows[side])
             for side in loss_rows
         }
-        sides = {
-            side: Side(train_side, side, step, ROUNDS * (2 if side == "kit" else 1))
-            for side, step in steps.items()
-        }
-        timed = alternate(sides, ROUNDS, quick="kit")
+        turns = {"stock": 1, "kit": 2}
+        sides = {side: Side(train_side, side, step, ROUNDS * turns[side]) for side, step in steps.items()}
+        timed = alternate(sides, ROUNDS, in_a_row=turns)
         told = {name: fastest(timed[name]) | side.told() for name, side in sides.items()}
         stock, kit = told["stock"], told["kit"]
         row = {"shots": shots, "prompt_tokens": kit["prompt_tokens"]}

@@ -1,8 +1,9 @@
 """What holds for every test: one thread a process, no network, no real AWS account."""
 
-import gc
 import os
 import signal
+
+import startup.sitecustomize  # noqa: F401  # as in the processes that the tests start
 
 from rlvr_kit.paths import PROJECT
 
@@ -16,7 +17,6 @@ os.environ |= {
     "AWS_EC2_METADATA_DISABLED": "true",
     "PYTHONPATH": f"{PROJECT}:{PROJECT / 'tests' / 'startup'}",  # kernels and subprocesses start in other folders
 }
-gc.set_threshold(100_000, 50, 100)  # as startup/sitecustomize.py does in the processes that the tests start
 # Whoever starts the tests in the background may let them ignore Ctrl-C or the end of a terminal; some tests send both.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -61,15 +61,17 @@ def _alone(job: Callable[..., None], *args: Any) -> None:
         sys.exit("the process that asked for this measurement has ended")
 
 
-def alternate(sides: dict[str, Side], rounds: int, quick: str = "") -> dict[str, list[Any]]:
+def alternate(
+    sides: dict[str, Side], rounds: int, in_a_row: dict[str, int] | None = None
+) -> dict[str, list[Any]]:
     """Let the sides take turns, A B A B …, and return what each told after each of its turns.
 
-    The `quick` side takes two turns in a row, A B B A B B …: a short turn suffers more from a neighbour on the machine.
+    With ``in_a_row={"B": 2}`` it is A B B A B B …: a short turn suffers more from a neighbour on the machine.
     """
     told: dict[str, list[Any]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, side in sides.items():
-            told[name] += [side.turn() for _ in range(2 if name == quick else 1)]
+            told[name] += [side.turn() for _ in range((in_a_row or {}).get(name, 1))]
     return told
 
 

@@ -10,7 +10,7 @@ import json
 import multiprocessing
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import redirect_stderr, redirect_stdout
@@ -55,7 +55,9 @@ def sweep(study: Study, out: str | Path, jobs: int = 1) -> dict[str, Any]:
         ) as pool,
     ):
         if missing:
-            pool.submit(check_variants, study, {variant for variant, _ in missing}).result()
+            pool.submit(
+                check_variants, study, list(dict.fromkeys(variant for variant, _ in missing))
+            ).result()
         results = {
             pool.submit(run_one, _with_threads(study.recipe_of(*cell), threads), cell[0], out): cell
             for cell in missing
@@ -69,7 +71,7 @@ def sweep(study: Study, out: str | Path, jobs: int = 1) -> dict[str, Any]:
     return write_sweep(study, out, finished)
 
 
-def check_variants(study: Study, variants: set[str]) -> None:
+def check_variants(study: Study, variants: Sequence[str]) -> None:
     """Plan a run of each of these variants, so that hours are not lost to one that could never have worked.
 
     Raises:
@@ -77,12 +79,11 @@ def check_variants(study: Study, variants: set[str]) -> None:
     """
     from rlvr_kit.training.plan import plan  # late: it loads torch and TRL
 
-    for variant in study.variants:
-        if variant in variants:
-            try:
-                plan(study.recipe_of(variant, study.seeds[0]))
-            except UserError as error:
-                raise InputError(f"variant {variant!r}: {error}") from None
+    for variant in variants:
+        try:
+            plan(study.recipe_of(variant, study.seeds[0]))
+        except UserError as error:
+            raise InputError(f"variant {variant!r}: {error}") from None
 
 
 def _minutes_left(study: Study, finished: dict[Cell, dict[str, Any]], jobs: int) -> float:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 from rlvr_kit import UserError
 from rlvr_kit.__main__ import app
 from rlvr_kit.paths import PROJECT
-from rlvr_kit.recipe import load_recipe
+from rlvr_kit.recipe import Recipe, load_recipe
 from rlvr_kit.training.configs import checked_grpo, lora_config
 from rlvr_kit.training.study import Study, finished_runs, load_study, recipe_key, result_file, write_sweep
 from rlvr_kit.training.sweep import base_key, run_one, sweep
@@ -79,7 +80,7 @@ def test_a_killed_study_goes_on_and_ends_as_if_it_had_not_been(study_file: Path,
     assert done["variants"]["hot"]["seeds"] == 1 and done["machines"][0]["cores"] >= 1
     assert json.loads((out / "sweep.json").read_text()) == json.loads(json.dumps(done))
 
-    # The summary alone is enough to go on with: on another machine nothing is run again, and a new seed is.
+    # The summary alone is enough to go on with: on another machine nothing is run again.
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     shutil.copy(out / "sweep.json", elsewhere)
@@ -87,8 +88,32 @@ def test_a_killed_study_goes_on_and_ends_as_if_it_had_not_been(study_file: Path,
     assert sorted(path.name for path in elsewhere.iterdir()) == ["sweep.json"]
 
 
-def test_every_variant_gets_its_first_seed_before_any_its_second(study_file: Path) -> None:
-    assert load_study(study_file).cells == [("default", 0), ("hot", 0), ("default", 1), ("hot", 1)]
+def test_every_variant_gets_its_first_seed_before_any_its_second(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what sweep.json holds is not run again. Nothing is trained: only the order of the runs matters here."""
+    study, begun = load_study(study_file), []
+
+    def begin(recipe: Recipe, variant: str, out: Path) -> None:
+        begun.append((variant, recipe.run.seed))
+        file = result_file(out, begun[-1])
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps(finished(study, begun[-1]) | {"sentence": ""}))
+
+    monkeypatch.setattr("rlvr_kit.training.sweep.run_one", begin)
+    monkeypatch.setattr(
+        "rlvr_kit.training.sweep.ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(jobs)
+    )
+    sweep(study, tmp_path / "out")
+    assert begun == [("default", 0), ("hot", 0), ("default", 1), ("hot", 1)]
+
+    begun.clear()
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copy(tmp_path / "out" / "sweep.json", tmp_path / "elsewhere")
+    study_file.write_text(STUDY.replace("[0, 1]", "[0, 1, 2]"))
+    study = load_study(study_file)
+    sweep(study, tmp_path / "elsewhere")
+    assert begun == [("default", 2), ("hot", 2)]
 
 
 def test_a_study_made_on_two_machines_says_so_and_keeps_what_was_made(

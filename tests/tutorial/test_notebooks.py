@@ -106,14 +106,11 @@ def test_static_no_later_cell_needs_an_exercise(path):
 def names(source, context):
     """The names outside of functions that the code sets (`ast.Store`), or those that it reads anywhere (`ast.Load`)."""
     tree = ast.parse(re.sub(r"^%%.*", "", source))  # a cell that is written to a file, without its first line
-    if context is ast.Store:
-        functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)]
-        inside = {id(node) for each in functions for node in ast.walk(each)}
-        found = {each.name for each in functions}
-    else:
-        inside, found = set(), set()
+    defined = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    functions = defined if context is ast.Store else []
+    inside = {id(node) for each in functions for node in ast.walk(each)}
     named = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in inside]
-    return found | {node.id for node in named if isinstance(node.ctx, context)}
+    return {each.name for each in functions} | {node.id for node in named if isinstance(node.ctx, context)}
 
 
 @each_notebook
