@@ -136,14 +136,15 @@ def time_steps(
 def operations(trainer: Any, shared: bool) -> dict[str, float]:
     """Count the floating-point operations of a step's matrix products: two for each token and each parameter.
 
-    Sampling counts one pass over the tokens. Learning counts two passes: forwards, and backwards to the activations
-    (under LoRA the base gets no gradients of its own). The last layer counts for the tokens of completions only.
+    Sampling counts one pass over the tokens. Learning counts two, forwards and backwards to the activations, and one
+    more over the weights that are trained, for their gradients. The last layer counts for the tokens of completions
+    only, and so do its gradients where it is trained.
     `shared`: tokens that several prompts share are counted once, as the kit computes them once.
     """
     model, passes = trainer.accelerator.unwrap_model(trainer.model), trainer._buffered_inputs
     head, embedding = model.get_output_embeddings().weight, model.get_input_embeddings().weight
-    named = [(name, p) for name, p in model.named_parameters() if p is not head and p is not embedding]
-    layers = sum(p.numel() for name, p in named if "lora_" not in name)
+    inside = [p for p in model.parameters() if p is not head and p is not embedding]
+    layers, trained = sum(p.numel() for p in inside), sum(p.numel() for p in inside if p.requires_grad)
     prompts = [
         ids[mask.bool()].tolist()
         for batch in passes
@@ -155,7 +156,8 @@ def operations(trainer: Any, shared: bool) -> dict[str, float]:
         distinct, common = {tuple(p) for p in prompts}, len(commonprefix(prompts))
         reading = common + sum(len(prompt) - common for prompt in distinct)
     one_pass = 2.0 * (layers * (reading + written) + head.numel() * written)
-    return {"sampling": one_pass, "learning": 2 * one_pass}
+    gradients = 2.0 * (trained * (reading + written) + head.requires_grad * head.numel() * written)
+    return {"sampling": one_pass, "learning": 2 * one_pass + gradients}
 
 
 def matrix_product_peak(dtype: str, size: int = 2048) -> float:

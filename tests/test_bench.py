@@ -47,14 +47,17 @@ def test_operations_count_two_for_each_token_and_parameter(side: str, tmp_path: 
     assert timed["sampling"] > 0 and timed["learning"] > 0
     first, second = sorted({tuple(ids) for ids in rendered(step)})
     common = next(i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
-    layers = (
-        2 * (32 * 32 * 2 + 2 * 32 * 16 + 3 * 32 * 64 + 2 * 32) + 32
-    )  # attention, MLP and norms of two layers
+    frozen = (
+        2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 64 + 2 * 32) + 32
+    )  # attention, MLP, norms of two layers
+    lora = (
+        2 * 32 * (2 * (32 + 32) + 2 * (32 + 16) + 3 * (32 + 64))
+    )  # rank 32 on the seven linear layers of each
     read = len(first) + len(second) - common if side == "kit" else 2 * (len(first) + len(second))
-    forward = 2 * (
-        layers * (read + 12) + 258 * 32 * 12
-    )  # 258 entries in the vocabulary, 12 tokens that are written
-    assert operations(trainer, side == "kit") == {"sampling": forward, "learning": 2 * forward}
+    tokens, head = read + 12, 258 * 32 * 12  # 12 tokens are written; 258 entries in the vocabulary
+    forward = 2 * ((frozen + lora) * tokens + head)
+    counted = {"sampling": forward, "learning": 2 * forward + 2 * lora * tokens}
+    assert operations(trainer, side == "kit") == counted
 
 
 def rendered(step: Step) -> list[list[int]]:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from rlvr_kit.engine.adapters import active_lora, adapted_layers, is_plain_lora
+from rlvr_kit.engine.adapters import adapted_layers, is_plain_lora
 from rlvr_kit.engine.prompt_tree import prompt_tree, tree_attended, tree_inputs, unsupported_reason
+from rlvr_kit.engine.stacked_layers import StackedLayers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -55,9 +56,9 @@ def reason_not_to_share(model: Any) -> str | None:
 
 def _normalized(norm: Any, x: Tensor) -> Tensor:
     """Return RMSNorm over the first dimension of x (D, R), computed in float32 as in transformers."""
-    length = torch.linalg.vector_norm(x, dim=0, dtype=torch.float32)
-    scale = (length.square() / len(x) + norm.variance_epsilon).rsqrt()
-    return norm.weight[:, None] * (x * scale).to(x.dtype)
+    exact = x.float()
+    scale = exact.square().mean(dim=0).add_(norm.variance_epsilon).rsqrt_()
+    return norm.weight[:, None] * (exact * scale).to(x.dtype)
 
 
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -83,11 +84,15 @@ class SharedRows:
         max_new_tokens: int,
     ) -> None:
         self.model, device, dtype = model, model.device, model.dtype
-        # LoRA that is not merged, rounded once to the format of the products: A, and B with the scaling.
-        self.low_rank = {
-            layer: [(a.to(dtype), (b * scaling).to(dtype)) for a, b, scaling in active_lora(layer)]
-            for layer in adapted_layers(model)
-        }
+        self.stacks = [
+            (
+                StackedLayers([attention.q_proj, attention.k_proj, attention.v_proj]),
+                StackedLayers([attention.o_proj]),
+                StackedLayers([mlp.gate_proj, mlp.up_proj]),
+                StackedLayers([mlp.down_proj]),
+            )
+            for attention, mlp in ((layer.self_attn, layer.mlp) for layer in model.base_model.layers)
+        ]
         common = len(commonprefix([list(prompt) for prompt in prompts]))
         rests = [(0, prompt[common:]) for prompt in prompts]
         tree = prompt_tree([prompts[0][:common]], rests, device=device)
@@ -103,16 +108,18 @@ class SharedRows:
         if dtype != torch.float32 and type(head) is torch.nn.Linear and head.bias is None:
             self.shift = self.logits.amax(dim=1)
             self._score(ends.t())
+        else:
+            self.head = StackedLayers([head])
 
         rows, self.length = len(owners), max(map(len, tree.branches))
         room = self.length + max_new_tokens
         self.positions = torch.tensor([len(prompts[owner]) for owner in owners], device=device)
-        self.mask = torch.zeros(rows, 1, 1, room, dtype=dtype, device=device)
+        self.mask = torch.zeros(rows, 1, 1, room, device=device)
         places = torch.zeros(rows, self.length, dtype=torch.long, device=device)
         for row, owner in enumerate(owners):
             span = tree.branches[owner]
             places[row, self.length - len(span) :] = torch.arange(span.start, span.stop, device=device)
-            self.mask[row, ..., : self.length - len(span)] = torch.finfo(dtype).min
+            self.mask[row, ..., : self.length - len(span)] = torch.finfo(torch.float32).min
         self.common = [[part[0, :, :common].contiguous() for part in layer] for layer in recorder.layers]
         self.own = [
             [part.new_empty(rows, part.shape[1], room, part.shape[3]) for part in layer]
@@ -121,14 +128,6 @@ class SharedRows:
         for buffers, layer in zip(self.own, recorder.layers, strict=True):
             for buffer, part in zip(buffers, layer, strict=True):
                 buffer[:, :, : self.length] = part[0][:, places].transpose(0, 1)
-
-    def _times(self, layer: Any, x: Tensor) -> Tensor:
-        """A linear layer's output (out, R) for x (in, R), with LoRA where it is not merged into the weight."""
-        base = getattr(layer, "base_layer", layer)
-        output = base.weight @ x
-        for a, b in self.low_rank.get(layer, ()):
-            output.addmm_(b, a @ x)
-        return output if base.bias is None else output.add_(base.bias[:, None])
 
     def keep(self, rows: Tensor) -> None:
         """Keep these rows and drop the others."""
@@ -143,20 +142,17 @@ class SharedRows:
         cos, sin = (part[0].t().contiguous() for part in decoder.rotary_emb(x, self.positions[None]))
         sin[: len(sin) // 2].neg_()
         place, self.length = self.length, self.length + 1
-        for index, layer in enumerate(decoder.layers):
-            attention, mlp, (keys, values) = layer.self_attn, layer.mlp, self.own[index]
-            normed = _normalized(layer.input_layernorm, x)
-            query, key, value = (
-                self._times(linear, normed).view(-1, attention.head_dim, rows)
-                for linear in (attention.q_proj, attention.k_proj, attention.v_proj)
-            )
-            keys[:, :, place] = _rotated(key, cos, sin).permute(2, 0, 1)
-            values[:, :, place] = value.permute(2, 0, 1)
-            query = _rotated(query, cos, sin) * attention.scaling
-            x = x + self._times(attention.o_proj, self._attend(query, index))
-            normed = _normalized(layer.post_attention_layernorm, x)
-            gate = mlp.act_fn(self._times(mlp.gate_proj, normed))
-            x = x + self._times(mlp.down_proj, gate.mul_(self._times(mlp.up_proj, normed)))
+        for index, (layer, stacks) in enumerate(zip(decoder.layers, self.stacks, strict=True)):
+            to_attention, from_attention, to_mlp, from_mlp = stacks
+            attention, (keys, values) = layer.self_attn, self.own[index]
+            heads = to_attention(_normalized(layer.input_layernorm, x)).view(-1, attention.head_dim, rows)
+            turned = _rotated(heads[: -keys.shape[1]], cos, sin)
+            query, key = turned.split([len(turned) - keys.shape[1], keys.shape[1]])
+            keys[:, :, place] = key.permute(2, 0, 1)
+            values[:, :, place] = heads[-values.shape[1] :].permute(2, 0, 1)
+            x = x + from_attention(self._attend(query * attention.scaling, index))
+            gate, up = to_mlp(_normalized(layer.post_attention_layernorm, x)).chunk(2)
+            x = x + from_mlp(layer.mlp.act_fn(gate).mul_(up))
         self.positions = self.positions + 1
         self._score(_normalized(decoder.norm, x))
 
@@ -167,11 +163,11 @@ class SharedRows:
         often be equal. So ``shift``, each row's largest logit of the step before, is taken off inside the product,
         before it is rounded.
         """
-        head = self.model.get_output_embeddings()
         if self.shift is None:
-            self.logits = self._times(head, hidden).t()
+            self.logits = self.head(hidden).t()
         else:
-            self.logits = torch.addmm(-self.shift, head.weight, hidden).t()
+            weight = self.model.get_output_embeddings().weight
+            self.logits = torch.addmm(-self.shift[:, None], hidden.t(), weight.t())
             self.shift = (self.shift.float() + self.logits.amax(dim=1).float()).to(hidden.dtype)
 
     def _attend(self, query: Tensor, layer: int) -> Tensor:

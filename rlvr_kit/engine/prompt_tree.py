@@ -166,8 +166,11 @@ def tree_attention(
 
     def gather(packed: Tensor, places: Tensor) -> Tensor:
         """(1, heads, N, D) -> (B, key heads, heads / key heads x length, D)."""
-        chosen = packed[0].index_select(1, places).view(kv_heads, -1, rows, len(places) // rows, width)
-        return chosen.permute(2, 0, 1, 3, 4).flatten(2, 3)
+        # Places come first here: torch adds up the gradients of whole rows four times as fast as those of parts.
+        chosen = packed[0].transpose(0, 1).index_select(0, places)
+        return (
+            chosen.view(rows, len(places) // rows, kv_heads, -1, width).permute(0, 2, 3, 1, 4).flatten(2, 3)
+        )
 
     own = gather(query, branches.queries), gather(key, branches.keys), gather(value, branches.keys)
     if use_scores(query.dtype, query.device, kv_heads * branches.mask.numel()):

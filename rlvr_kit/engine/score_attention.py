@@ -42,10 +42,9 @@ class _ScoreAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, d_mixed: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, shares = ctx.saved_tensors
-        d_shares = (d_mixed @ value.transpose(-1, -2)).float()
-        # d softmax: each score's slope less the mean slope of its row, weighted by the shares.
-        d_scores = d_shares.sub_((d_shares * shares).sum(dim=-1, keepdim=True)).mul_(shares).mul_(ctx.scaling)
-        d_scores = d_scores.to(query.dtype)
+        d_shares = (d_mixed * ctx.scaling) @ value.transpose(-1, -2)
+        # Each score's slope less the mean slope of its row, weighted by the shares; one pass, in float32 inside.
+        d_scores = torch._softmax_backward_data(d_shares, shares, -1, shares.dtype)
         return (
             d_scores @ key,
             d_scores.transpose(-1, -2) @ query,

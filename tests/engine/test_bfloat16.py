@@ -96,13 +96,16 @@ def test_a_small_update_is_sampled_from_and_the_weights_are_not_copied() -> None
     layer = model.base_model.model.model.layers[0].mlp.up_proj
     torch.nn.init.constant_(layer.lora_A["default"].weight, 1e-2)
     torch.nn.init.constant_(layer.lora_B["default"].weight, 1e-2)
-    held = layer.base_layer.weight.data_ptr()
+    weights = layer.base_layer.weight.clone()
     _, before = sampled(model)
+    held = layer.base_layer.weight.data_ptr()  # where the first sampling moved it (stacked_layers.py)
+    assert torch.equal(layer.base_layer.weight, weights)
     with ready_to_decode(model) as policy:
         assert policy.model.layers[0].mlp.up_proj.base_layer.weight.data_ptr() == held
         assert not policy.model.layers[0].mlp.up_proj.disable_adapters
     torch.nn.init.zeros_(layer.lora_B["default"].weight)
     assert not torch.equal(sampled(model)[1], before)
+    assert layer.base_layer.weight.data_ptr() == held
 
 
 def test_large_logits_keep_their_distances_and_a_certain_token_has_no_slope() -> None:
