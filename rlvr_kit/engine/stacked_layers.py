@@ -21,7 +21,8 @@ from rlvr_kit.engine.adapters import active_lora, adapted_layers
 def stacked_weights(weights: list[Tensor], spare: int) -> Tensor:
     """Return weights (out_i, in) one below the other as one matrix, with ``spare`` rows of any content at its end.
 
-    The weights are moved, unless they already lie so: afterwards each of them is a part of that matrix.
+    The weights are moved, unless they already lie so: afterwards each of them is a part of that matrix. Those that are
+    trained are copied instead, because an optimizer (DeepSpeed's) may hold on to the place where they lie.
 
     Example:
         >>> first, second = torch.ones(2, 3), torch.zeros(1, 3)
@@ -43,7 +44,9 @@ def stacked_weights(weights: list[Tensor], spare: int) -> Tensor:
         for weight in weights:
             place = whole[start : start + len(weight)]
             place.copy_(weight.detach())
-            weight.data, start = place, start + len(weight)
+            start += len(weight)
+            if not weight.requires_grad:
+                weight.data = place
     return whole
 
 
@@ -51,7 +54,7 @@ class StackedLayers:
     """Calls linear layers, plain or with plain LoRA, on x (in, R) and returns their outputs in one (sum of out, R).
 
     Without LoRA, float32 layers stay apart: their products are too long for the number of calls to matter, and the
-    weights into which LoRA was merged for a while (adapters.py) need not be moved.
+    weights into which LoRA was merged for a while (adapters.py) need not be moved. So do layers that are trained.
     """
 
     def __init__(self, layers: list[Any]) -> None:
@@ -67,7 +70,11 @@ class StackedLayers:
             if adapted_layers(layer)
             for each in active_lora(layer)
         ]
-        if self.weights[0].dtype == torch.float32 and not lora:
+        exact, trained = (
+            self.weights[0].dtype == torch.float32,
+            any(each.requires_grad for each in self.weights),
+        )
+        if (exact or trained) and not lora:
             return
         spare = sum(len(a) for _, a, _, _ in lora)
         whole = stacked_weights(self.weights, spare)

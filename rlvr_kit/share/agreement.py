@@ -2,12 +2,16 @@
 
 import pandas as pd
 
+from rlvr_kit.measure.statistics import share_text
+
 #: Up to this share of different answers counts as rounding: near a tie, greedy decoding may take either token.
 ROUNDING = 0.05
 
 
 def agreement(reference: pd.DataFrame, ways: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Count equal and right answers for each of the ``ways``, whose rows answer the problems of ``reference``.
+    """Count the equal answers of each of the ``ways``, whose rows answer the problems of ``reference``.
+
+    Beside them stand the shares of right answers as text, with their intervals at 95 %.
 
     >>> agreement(rows, {"merged": rows}).loc["merged", "equal answers"]  # doctest: +SKIP
     48
@@ -17,8 +21,8 @@ def agreement(reference: pd.DataFrame, ways: dict[str, pd.DataFrame]) -> pd.Data
             way: {
                 "equal answers": int((rows.completion == reference.completion).sum()),
                 "n": len(rows),
-                "right, strict": int(rows.correct.sum()),
-                "right, lenient": int(rows.lenient_correct.sum()),
+                "right, strict": share_text(rows.correct.mean(), len(rows)),
+                "right, lenient": share_text(rows.lenient_correct.mean(), len(rows)),
             }
             for way, rows in {"the run's own": reference, **ways}.items()
         }

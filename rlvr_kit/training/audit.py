@@ -157,7 +157,8 @@ def _learnability(recipe: Recipe, task: Task, progress: Callable[[str], Any]) ->
     texts = [re.sub(r"<<.*?>>", "", answer) for answer in answers]
     longest = 1 + max(len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"])
     limit = int(recipe.grpo.get("max_completion_length", 512))
-    policy = load_policy(recipe.model.name, revision=recipe.model.revision, dtype=recipe.model.dtype)
+    as_trained = recipe.resolved().model.dtype  # the format in which training samples
+    policy = load_policy(recipe.model.name, revision=recipe.model.revision, dtype=as_trained)
     one = replace(recipe.sampling, max_new_tokens=max(limit, longest), seed=recipe.run.seed)
     many = replace(one, samples=group, temperature=temperature)
     asked, tried = (

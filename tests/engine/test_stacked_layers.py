@@ -18,7 +18,7 @@ def layers(dtype: torch.dtype, adapted: list[str], bias: bool = False) -> list[A
     model = torch.nn.Module()
     for name, out in zip("qkv", (24, 8, 8), strict=True):
         setattr(model, name, torch.nn.Linear(16, out, bias=bias))
-    model.to(dtype)
+    model.to(dtype).requires_grad_(False)
     if adapted:
         lora = LoraConfig(r=4, lora_alpha=8, target_modules=adapted, init_lora_weights=False)
         model = get_peft_model(model, lora).base_model.model
@@ -68,12 +68,33 @@ def test_the_adapter_in_use_is_the_one_of_this_moment() -> None:
     assert StackedLayers(each)(x)[:24].abs().max() == 0
 
 
+def test_weights_that_are_trained_stay_where_they_are() -> None:
+    """An optimizer with flat buffers (DeepSpeed's) writes to the place where it found them."""
+    each, x = layers(torch.bfloat16, []), torch.randn(16, 2, dtype=torch.bfloat16)
+    held = [layer.requires_grad_(True).weight.data_ptr() for layer in each]
+    StackedLayers(each)(x)
+    assert [layer.weight.data_ptr() for layer in each] == held
+    each = layers(torch.bfloat16, ["q"])
+    each[1].weight.requires_grad_(True)  # beside LoRA on another layer: copied
+    held, before = each[1].weight.data_ptr(), StackedLayers(each)(x)
+    assert each[1].weight.data_ptr() == held
+    each[1].weight.data.zero_()
+    after = StackedLayers(each)(x)
+    assert before[24:32].abs().max() > 0 and after[24:32].abs().max() == 0
+
+
 def test_a_model_whose_weights_were_moved_trains_and_is_saved_whole(tmp_path: Path) -> None:
     model = load_policy("tiny-random", dtype="bfloat16")
     attention = model.model.layers[0].self_attn
+    attention.requires_grad_(False)
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     with torch.inference_mode():
         StackedLayers([attention.q_proj, attention.k_proj, attention.v_proj])
+    assert (
+        attention.k_proj.weight.data_ptr() - attention.q_proj.weight.data_ptr()
+        == attention.q_proj.weight.nbytes
+    )
+    attention.requires_grad_(True)
     model(input_ids=torch.tensor([[1, 2, 3]])).logits.sum().backward()
     assert attention.k_proj.weight.grad is not None
     model.save_pretrained(tmp_path)
