@@ -6,6 +6,7 @@ from accelerate.logging import get_logger
 from trl import GRPOTrainer
 
 from rlvr_kit.engine.adapters import ready_to_decode
+from rlvr_kit.engine.decoding import move_weights
 from rlvr_kit.engine.fallback import fallback_reason
 from rlvr_kit.engine.lora_products import multiply_lora_as_the_base
 from rlvr_kit.engine.prompt_tree import use_tree_attention
@@ -39,6 +40,7 @@ class SharedPrefixSampler(GRPOTrainer):
             return
         use_tree_attention(self.model)
         multiply_lora_as_the_base(self.model)
+        move_weights(self.model)
         if self.ref_model is not None:
             use_tree_attention(self.ref_model)
 

@@ -11,7 +11,7 @@ from test_sampling import PROMPTS, TOKENIZER, tiny
 from trl import GRPOTrainer
 
 from rlvr_kit.engine.adapters import ready_to_decode
-from rlvr_kit.engine.decoding import SharedRows, reason_not_to_share
+from rlvr_kit.engine.decoding import SharedRows, move_weights, reason_not_to_share
 from rlvr_kit.engine.grpo_trainer import SharedPrefixGRPOTrainer
 from rlvr_kit.engine.lora_products import multiply_lora_as_the_base
 from rlvr_kit.engine.prompt_tree import prompt_tree, use_tree_attention
@@ -106,6 +106,17 @@ def test_a_small_update_is_sampled_from_and_the_weights_are_not_copied() -> None
     torch.nn.init.zeros_(layer.lora_B["default"].weight)
     assert not torch.equal(sampled(model)[1], before)
     assert layer.base_layer.weight.data_ptr() == held
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_weights_that_were_moved_before_training_are_not_moved_in_it(dtype: torch.dtype) -> None:
+    model = adapted("llama", dtype)
+    before = [weight.data_ptr() for weight in model.parameters()]
+    move_weights(model)
+    moved = [weight.data_ptr() for weight in model.parameters()]
+    assert (moved != before) == (dtype == torch.bfloat16)
+    sampled(model)
+    assert [weight.data_ptr() for weight in model.parameters()] == moved
 
 
 def test_large_logits_keep_their_distances_and_a_certain_token_has_no_slope() -> None:
