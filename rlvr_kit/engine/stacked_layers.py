@@ -10,6 +10,7 @@ the diagonal of a second one:
 That leaves eight products. The frozen weights are moved next to each other once, so there is no second copy of them.
 """
 
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -36,8 +37,9 @@ def stacked_weights(weights: list[Tensor], spare: int) -> Tensor:
     for weight in weights:
         behind_another &= weight.is_contiguous() and weight.data_ptr() == end
         end += weight.nbytes
-    room = first.untyped_storage().nbytes() // first.itemsize - first.storage_offset()
-    if behind_another and room >= rows * width:
+    # Where this function has moved them before it says so itself: what lies behind a weight may be another weight.
+    address, reserved = getattr(first, "moved_to", (None, 0))
+    if behind_another and first.data_ptr() == address and rows <= reserved:
         return first.detach().as_strided((rows, width), (width, 1))
     with torch.inference_mode(False):  # what is made in inference mode cannot be trained with
         whole, start = torch.empty(rows, width, dtype=first.dtype, device=first.device), 0
@@ -47,6 +49,7 @@ def stacked_weights(weights: list[Tensor], spare: int) -> Tensor:
             start += len(weight)
             if not weight.requires_grad:
                 weight.data = place
+    first.moved_to = whole.data_ptr(), rows
     return whole
 
 
@@ -62,19 +65,15 @@ class StackedLayers:
         self.weights: list[Tensor] = [base.weight for base in bases]
         self.bias = None if bases[0].bias is None else torch.cat([base.bias for base in bases])[:, None]
         self.b: Tensor | None = None
-        starts = [sum(map(len, self.weights[:i])) for i in range(len(layers) + 1)]
-        self.rows = starts[-1]
+        *starts, self.rows = accumulate(map(len, self.weights), initial=0)
         lora = [
             (start, *each)
-            for start, layer in zip(starts, layers, strict=False)
+            for start, layer in zip(starts, layers, strict=True)
             if adapted_layers(layer)
             for each in active_lora(layer)
         ]
-        exact, trained = (
-            self.weights[0].dtype == torch.float32,
-            any(each.requires_grad for each in self.weights),
-        )
-        if (exact or trained) and not lora:
+        trained = any(each.requires_grad for each in self.weights)
+        if (trained or self.weights[0].dtype == torch.float32) and not lora:
             return
         spare = sum(len(a) for _, a, _, _ in lora)
         whole = stacked_weights(self.weights, spare)

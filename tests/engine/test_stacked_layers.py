@@ -55,6 +55,15 @@ def test_weights_are_moved_once_and_keep_their_numbers() -> None:
     )  # another order: moved
 
 
+def test_what_lies_behind_a_weight_in_memory_is_not_taken_for_room() -> None:
+    """Weights may be parts of one file's memory: the rows behind one of them are then another weight."""
+    memory = torch.randn(8, 3)
+    weight, neighbour = memory[:4], memory[4:]
+    kept = neighbour.clone()
+    stacked_weights([weight], spare=2)[4:] = 0
+    assert torch.equal(neighbour, kept)
+
+
 def test_the_adapter_in_use_is_the_one_of_this_moment() -> None:
     """After an update of A and B the next sampling must not use the numbers of the step before."""
     each, x = layers(torch.bfloat16, ["q", "k", "v"]), torch.randn(16, 2, dtype=torch.bfloat16)
